@@ -1,0 +1,24 @@
+/* Small plain terms to external term format on a scheduler thread (erl_nif side, no Python). */
+#ifndef BEAMLOOP_NIF_ENCODE_H
+#define BEAMLOOP_NIF_ENCODE_H
+
+#include <erl_nif.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define NIF_ENCODE_MAX_HANDLES 8
+
+typedef struct nif_encoding {
+  uint8_t *data;   /* the caller's scratch, at most 4 KB used */
+  size_t capacity;
+  size_t size;     /* written, version byte included */
+  unsigned handle_count;
+  void *handles[NIF_ENCODE_MAX_HANDLES]; /* resources met in the term, each kept once for the caller */
+} nif_encoding;
+
+/* Scheduler thread.  1 encoded; 0 declined (too large, too deep, too many handles, or a kind of term
+ * that only the emulator can encode in bulk): nothing is kept then and the Erlang wrapper sends
+ * term_to_iovec instead.  Bounded: O(capacity) work. */
+int nif_encode_small(ErlNifEnv *env, ERL_NIF_TERM term, nif_encoding *out);
+
+#endif

@@ -1,0 +1,28 @@
+"""The exceptions of the `erlang` package; importable everywhere, inside the VM and outside."""
+
+
+class NotInVM(RuntimeError):
+    """Something that needs the Erlang VM was used in an ordinary Python process."""
+
+
+class TermError(ValueError):
+    """Bytes that are no well-formed external term, or a term that has no exact Python value."""
+
+
+class ChannelClosed(Exception):
+    """The channel is closed and everything that was queued on it has been received."""
+
+
+class ByteChannelClosed(ChannelClosed):
+    """The byte channel is closed and everything that was queued on it has been received."""
+
+
+class ChannelFull(Exception):
+    """The channel has no room for the message now."""
+
+
+class CallCancelled(BaseException):
+    """The Erlang caller of the running Python code timed out, cancelled it or died.
+
+    A BaseException, as asyncio.CancelledError is, so that `except Exception` does not swallow it.
+    """
