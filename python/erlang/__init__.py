@@ -1,0 +1,41 @@
+"""Erlang and asyncio in one process.
+
+Everything here imports in an ordinary Python too.  The event loop and the term types work there;
+channels, `reply` and `send` need the Erlang VM and raise `NotInVM` without it.
+"""
+
+from ._term import Atom, BitString, Fun, ImproperList, Pid, Port, Reference
+from .channel import Channel, ChannelRef, reply, send
+from .errors import (
+    ByteChannelClosed,
+    CallCancelled,
+    ChannelClosed,
+    ChannelFull,
+    NotInVM,
+    TermError,
+)
+from .loop import ErlangEventLoop, EventLoopPolicy, new_event_loop, run
+
+__all__ = [
+    "Atom",
+    "BitString",
+    "ByteChannelClosed",
+    "CallCancelled",
+    "Channel",
+    "ChannelClosed",
+    "ChannelFull",
+    "ChannelRef",
+    "ErlangEventLoop",
+    "EventLoopPolicy",
+    "Fun",
+    "ImproperList",
+    "NotInVM",
+    "Pid",
+    "Port",
+    "Reference",
+    "TermError",
+    "new_event_loop",
+    "reply",
+    "run",
+    "send",
+]
