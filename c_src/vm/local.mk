@@ -1,0 +1,2 @@
+# The interpreter, its threads, calls and the NIF table.
+VM_SOURCES =

@@ -1,0 +1,2 @@
+# Modules and their headers, in alphabetical order.
+ERL_MODULES =

@@ -1,0 +1,4 @@
+# The erlang package's Python files, in alphabetical order.
+PY_MODULES = \
+	python/erlang/__init__.py \
+	python/erlang/errors.py

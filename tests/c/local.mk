@@ -1,0 +1,4 @@
+# C unit tests: programs that `make check` runs, each with the sources that it needs.
+#
+#   check_PROGRAMS += tests/c/test_queue
+#   tests_c_test_queue_SOURCES = tests/c/test_queue.c c_src/channel/queue.c
