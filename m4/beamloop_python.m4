@@ -19,6 +19,7 @@ AC_DEFUN([_BEAMLOOP_PYTHON_PROGRAM], [
 AS_CASE([$with_python],
   [yes|no], [AC_MSG_ERROR([--with-python needs a program, for example --with-python=/usr/bin/python3])],
   [''], [AC_PATH_PROG([PYTHON], [python3])],
+  [*/*], [AS_IF([test -x "$with_python"], [PYTHON=$with_python], [PYTHON=])],
   [AC_PATH_PROG([PYTHON], [$with_python])])
 AS_IF([test -z "$PYTHON"],
   [AC_MSG_ERROR([no ${with_python:-python3} found
