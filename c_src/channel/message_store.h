@@ -1,0 +1,79 @@
+/* The messages of one queue: a deque of descriptors that keeps the boundaries, and their payload.
+ *
+ * Plain C.  A small payload is copied into the current segment, a block that many messages share and
+ * that is written again from its start when all of them are gone; a payload that is not copied
+ * belongs to an attachment, whose owner says how it is released.  Nothing here costs more when more
+ * is queued: descriptors live in linked chunks, none is ever moved to grow.
+ *
+ * The deque is guarded by the queue's lock; releasing a message is not, and needs none.
+ */
+#ifndef BEAMLOOP_MESSAGE_STORE_H
+#define BEAMLOOP_MESSAGE_STORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct message_segment message_segment;
+typedef struct message_chunk message_chunk;
+typedef struct message_attachment message_attachment;
+
+typedef struct message_part {
+  const uint8_t *data;
+  size_t size;
+} message_part;
+
+/* What goes along with a message until it is released: a payload that was not copied (part_count
+ * parts, in order), live resources, or both.  Embedded in a struct of its maker. */
+struct message_attachment {
+  void (*release)(message_attachment *self); /* any thread, GIL or not; no lock held; exactly once */
+  const message_part *parts;
+  size_t part_count;
+};
+
+typedef struct message {
+  const uint8_t *data;            /* the payload when it was copied, else NULL */
+  size_t size;                    /* of the payload, in bytes */
+  uint64_t sequence;              /* position in the order of sending */
+  message_segment *segment;       /* where data lies, or NULL */
+  message_attachment *attachment; /* or NULL */
+} message;
+
+typedef struct message_store {
+  message_chunk *head;
+  message_chunk *tail;
+  message_chunk *spare; /* an empty chunk kept for the next need, or NULL */
+  message_segment *segment; /* where the next small payload goes, or NULL */
+} message_store;
+
+void message_store_init(message_store *store);
+
+/* Releases what is still stored. */
+void message_store_clear(message_store *store);
+
+/* Copies the payload into the current segment and fills *out (sequence aside).  0, or -1 when memory
+ * is short.  The message must be released, stored or not. */
+int message_copy_in(message_store *store, const uint8_t *data, size_t size, message *out);
+
+/* Makes the attachment the message's own: it is released with it. */
+void message_attach(message *m, message_attachment *attachment);
+
+/* Undoes message_attach: the attachment is its maker's again. */
+void message_detach(message *m);
+
+/* Appends.  0, or -1 when memory is short: nothing was stored. */
+int message_push(message_store *store, const message *m);
+
+/* Puts a message that was taken back to where its sequence belongs, near the head.  Cannot fail:
+ * memory being short for one small block ends the process, as it does in the emulator. */
+void message_push_back(message_store *store, const message *m);
+
+/* Takes the first message: 1, or 0 when there is none. */
+int message_pop(message_store *store, message *out);
+
+/* Any thread; without the queue's lock.  Gives back the payload and what is attached. */
+void message_release(message *m);
+
+/* Blocks of payload and attachments alive in the whole process. */
+size_t message_live_blocks(void);
+
+#endif
