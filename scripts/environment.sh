@@ -25,3 +25,8 @@ run_python() {
   extend_environment
   exec "$venv/bin/python" "$@"
 }
+
+run_vm_pytest() {
+  extend_environment
+  exec "$(dirname "$(configured ERL)")/escript" "$top/scripts/vm_pytest.escript" "$@"
+}

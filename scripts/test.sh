@@ -1,0 +1,159 @@
+# The suites of `./run test`: each prints a line, all together the closing one.  Sourced.
+
+. "$top/scripts/lint.sh"
+
+all_suites=(lint c python pip conformance erl vm demo)
+passed=0 failed=0 skipped=0
+
+# run_suites [SUITE...] [ARGUMENT...]: what follows the names of suites goes to the last of them.
+run_suites() {
+  local suites=()
+  while [ $# != 0 ] && [[ " ${all_suites[*]} " == *" $1 "* ]]; do suites+=("$1"); shift; done
+  if [ ${#suites[@]} = 0 ]; then
+    [ $# = 0 ] || die "no suite $1; there are: ${all_suites[*]}"
+    suites=("${all_suites[@]}")
+  fi
+  local suite
+  for suite in "${suites[@]}"; do "suite_$suite" "$@"; done
+  if [ "$skipped" = 0 ]; then
+    echo "$passed passed, $failed failed"
+  else
+    echo "$passed passed, $failed failed, $skipped skipped"
+  fi
+  [ "$failed" = 0 ] && [ "$passed" != 0 ]
+}
+
+# run_part NAME COUNT SECONDS COMMAND...: runs the command with its output in the log, has COUNT read
+# from the log `good bad left_out`, and adds them up.  A command that fails without a failed test (a
+# crash, a time-out) is a failure.
+run_part() {
+  local name=$1 count=$2 seconds=$3 log status=0 good bad left_out started=$SECONDS
+  log=$logs/${1//[^A-Za-z0-9_.-]/-}.log
+  shift 3
+  timed "$seconds" "$@" >"$log" 2>&1 </dev/null || status=$?
+  read -r good bad left_out < <("$count" "$log" "$status")
+  if [ "$status" != 0 ] && [ "$bad" = 0 ]; then bad=1; fi
+  passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + left_out))
+  printf '  %-26s %5d passed %4d failed %4d skipped %5d s\n' \
+    "$name" "$good" "$bad" "$left_out" $((SECONDS - started))
+  [ "$bad" = 0 ] || show_failure "$name" "$log" "$status"
+}
+
+# timed SECONDS COMMAND...: a function of ours sees to its time itself.
+timed() {
+  local seconds=$1
+  shift
+  if [ "$(type -t "$1")" = function ]; then
+    "$@"
+  else
+    timeout -k 10 "$seconds" "$@"
+  fi
+}
+
+show_failure() {
+  echo "--- $1: status $3, the end of $2"
+  tail -n 60 "$2"
+  echo "---"
+}
+
+# --- counts -------------------------------------------------------------------------------------
+
+count_one() {
+  if [ "$2" = 0 ]; then echo 1 0 0; else echo 0 1 0; fi
+}
+
+# The last line in which pytest sums up: `3 failed, 12 passed, 1 skipped in 2.3s`.
+count_pytest() {
+  local line
+  line=$(grep -aE '(passed|failed|error|skipped|no tests ran).* in [0-9.]+s' "$1" | tail -n 1)
+  echo "$(number_before passed "$line")" \
+    $(($(number_before failed "$line") + $(number_before 'errors?' "$line"))) \
+    $(($(number_before skipped "$line") + $(number_before xfailed "$line")))
+}
+
+# number_before WORD LINE
+number_before() {
+  local pattern="([0-9]+) $1"
+  if [[ $2 =~ $pattern ]]; then echo "${BASH_REMATCH[1]}"; else echo 0; fi
+}
+
+count_automake() {
+  awk '/^# PASS:/ { good += $3 } /^# (FAIL|XPASS|ERROR):/ { bad += $3 } /^# (SKIP|XFAIL):/ { out += $3 }
+       END { print good + 0, bad + 0, out + 0 }' "$1"
+}
+
+# `Testing x: TEST COMPLETE, 12 ok, 0 failed, 1 skipped of 13 test cases`
+count_common_test() {
+  local line
+  line=$(grep -a 'TEST COMPLETE' "$1" | tail -n 1)
+  echo "$(number_before ok "$line")" "$(number_before failed "$line")" "$(number_before skipped "$line")"
+}
+
+# A line of our own runners: `12 passed, 0 failed, 1 skipped`.
+count_plain() {
+  local line
+  line=$(grep -aE '^[0-9]+ passed, [0-9]+ failed' "$1" | tail -n 1)
+  echo "$(number_before passed "$line")" "$(number_before failed "$line")" "$(number_before skipped "$line")"
+}
+
+# --- suites -------------------------------------------------------------------------------------
+
+suite_lint() {
+  local check
+  for check in "${lint_checks[@]}"; do
+    run_part "lint: ${check//_/ }" count_one 600 "lint_$check"
+  done
+}
+
+suite_c() {
+  run_part "c" count_automake 600 make -C "$build" --no-print-directory check "$@"
+}
+
+suite_python() {
+  [ $# != 0 ] || set -- tests/loop tests/term
+  run_part "python: ${*/#tests\//}" count_pytest 900 \
+    "$top/run" python -X faulthandler -m pytest -q --timeout 120 "$@"
+}
+
+suite_pip() {
+  run_part "pip" count_plain 600 "$top/tests/pip/run" "$venv/bin/python" "$build/pip"
+}
+
+suite_conformance() {
+  run_part "conformance" count_plain 900 "$top/run" conformance --fast "$@"
+}
+
+suite_erl() {
+  local beams=$build/tests/erl
+  run_part "erl: compile" count_one 120 compile_suites "$beams"
+  [ $# = 0 ] || set -- -suite "$@"
+  run_part "erl" count_common_test 900 common_test "$beams" "$@"
+}
+
+# Compiled into the build tree; each module keeps the absolute path of its source.
+compile_suites() {
+  rm -rf "$1" "$logs/ct"
+  mkdir -p "$1" "$logs/ct"
+  ERL_LIBS=$build/lib "$(configured ERLC)" +debug_info -Werror -o "$1" "$top"/tests/erl/*.erl || return
+  local data
+  for data in "$top"/tests/erl/*_data; do
+    [ ! -d "$data" ] || ln -s "$data" "$1/"
+  done
+}
+
+common_test() (
+  beams=$1
+  shift
+  extend_environment
+  exec timeout -k 10 900 "$(dirname "$(configured ERL)")/ct_run" -noinput -no_auto_compile \
+    -dir "$beams" -logdir "$logs/ct" "$@"
+)
+
+suite_vm() {
+  [ $# != 0 ] || set -- tests/vm
+  run_part "vm: ${*/#tests\//}" count_pytest 900 "$top/run" vm-pytest -q -p no:faulthandler --timeout 120 --timeout-method thread "$@"
+}
+
+suite_demo() {
+  run_part "demo" count_one 300 "$top/run" demo
+}
