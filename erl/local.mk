@@ -1,2 +1,3 @@
 # Modules and their headers, in alphabetical order.
-ERL_MODULES =
+ERL_MODULES = \
+	erl/py_channel.erl

@@ -1,7 +1,14 @@
+# Channels: the queue core (plain C), the Erlang face and the Python face.
 CHANNEL_SOURCES = \
-  c_src/channel/message_store.c \
-  c_src/channel/message_store.h \
-  c_src/channel/queue.c \
-  c_src/channel/queue.h \
-  c_src/channel/thread_wait.c \
-  c_src/channel/thread_wait.h
+	c_src/channel/channel_attachment.c \
+	c_src/channel/channel_attachment.h \
+	c_src/channel/channel_core.c \
+	c_src/channel/channel_core.h \
+	c_src/channel/channel_nif.c \
+	c_src/channel/channel_nif.h \
+	c_src/channel/message_store.c \
+	c_src/channel/message_store.h \
+	c_src/channel/queue.c \
+	c_src/channel/queue.h \
+	c_src/channel/thread_wait.c \
+	c_src/channel/thread_wait.h

@@ -1,0 +1,59 @@
+#include "channel_attachment.h"
+
+#include <stdlib.h>
+
+#include "handles.h"
+
+typedef struct channel_attachment {
+  message_attachment base;
+  ErlNifIOVec *iovec; /* or NULL */
+  size_t resource_count;
+  /* resource_count pointers to resources, then the parts */
+  void *resources[];
+} channel_attachment;
+
+static void
+release_all(ErlNifIOVec *iovec, void **resources, size_t count)
+{
+  for (size_t i = 0; i < count; i++) {
+    handle_release(resources[i]);
+  }
+  if (iovec != NULL) {
+    enif_free_iovec(iovec);
+  }
+}
+
+/* Any thread. */
+static void
+attachment_release(message_attachment *base)
+{
+  channel_attachment *self = (channel_attachment *)base;
+  release_all(self->iovec, self->resources, self->resource_count);
+  free(self);
+}
+
+message_attachment *
+channel_attachment_new(ErlNifIOVec *iovec, void **resources, size_t count)
+{
+  size_t part_count = iovec != NULL ? (size_t)iovec->iovcnt : 0;
+  channel_attachment *self =
+      malloc(sizeof(*self) + count * sizeof(void *) + part_count * sizeof(message_part));
+  if (self == NULL) {
+    release_all(iovec, resources, count);
+    return NULL;
+  }
+  message_part *parts = (message_part *)(self->resources + count);
+  for (size_t i = 0; i < part_count; i++) {
+    parts[i].data = (const uint8_t *)iovec->iov[i].iov_base;
+    parts[i].size = iovec->iov[i].iov_len;
+  }
+  for (size_t i = 0; i < count; i++) {
+    self->resources[i] = resources[i];
+  }
+  self->base.release = attachment_release;
+  self->base.parts = parts;
+  self->base.part_count = part_count;
+  self->iovec = iovec;
+  self->resource_count = count;
+  return &self->base;
+}

@@ -1,0 +1,47 @@
+#include "channel_core.h"
+
+#include <stdlib.h>
+
+static atomic_size_t live;
+
+channel *
+channel_create(size_t max_size)
+{
+  channel *c = malloc(sizeof(*c));
+  if (c == NULL) {
+    return NULL;
+  }
+  atomic_init(&c->refs, 1);
+  queue_init(&c->to_python, max_size);
+  atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
+  return c;
+}
+
+void
+channel_incref(channel *c)
+{
+  atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+}
+
+void
+channel_decref(channel *c)
+{
+  if (atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1) {
+    return;
+  }
+  queue_destroy(&c->to_python);
+  free(c);
+  atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+}
+
+void
+channel_close(channel *c)
+{
+  queue_close(&c->to_python);
+}
+
+size_t
+channel_live(void)
+{
+  return atomic_load_explicit(&live, memory_order_relaxed);
+}
