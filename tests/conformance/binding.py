@@ -1,7 +1,7 @@
 """CPython's own asyncio tests, bound to the loop that LOOP=module:factory names.
 
-Two kinds.  A *mixin* of CPython's asks its subclass for a loop: the subclass is made here.  A *module*
-that works on any loop takes the default one: the default is made ours before it is imported.
+Two kinds.  A *mixin* of CPython's asks its subclass for a loop: the subclass is made here.  A
+*module* that works on any loop takes the default one: that is made ours before the import.
 Needs CPython's `test` package (Debian: libpython3.X-testsuite).
 """
 
@@ -26,10 +26,13 @@ MIXINS = {
     "buffered_protocol": ("test_buffered_proto", ("BaseTestBufferedProtocol",), False, "new_loop"),
 }
 
+# fmt: off
 MODULES = (
-    "context futures futures2 locks pep492 queues runners server ssl sslproto streams subprocess "
-    "taskgroups tasks threads timeouts waitfor eager_task_factory staggered"
-).split()
+    "context", "futures", "futures2", "locks", "pep492", "queues", "runners", "server", "ssl",
+    "sslproto", "streams", "subprocess", "taskgroups", "tasks", "threads", "timeouts", "waitfor",
+    "eager_task_factory", "staggered",
+)
+# fmt: on
 
 
 def parts():

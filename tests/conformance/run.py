@@ -32,7 +32,7 @@ def known():
     for line in (HERE / "known.txt").read_text().splitlines():
         if line and not line.startswith("#"):
             versions, name, reason = line.split(None, 2)
-            if "%d.%d" % sys.version_info[:2] in versions.split(","):
+            if f"{sys.version_info[0]}.{sys.version_info[1]}" in versions.split(","):
                 found[name] = reason
     return found
 
@@ -44,8 +44,7 @@ def run_part(part, loop, pattern):
         command,
         env={**os.environ, "LOOP": loop},
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
     )
     results = {}

@@ -1,8 +1,8 @@
 """python worker.py PART SECONDS [PATTERN]: runs the tests of a part on the loop LOOP.
 
-Each test of a mixin runs in a process of its own, forked after the imports, so that a crash or a hang
-is one result.  A module's tests share one process, as its set-up does.  Prints a line of JSON for each
-test: [id, result, reason].
+Each test of a mixin runs in a process of its own, forked after the imports, so that a crash or a
+hang is one result.  A module's tests share one process, as its set-up does.  Prints a line of JSON
+for each test: [id, result, reason].
 """
 
 import json
