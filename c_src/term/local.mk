@@ -3,6 +3,7 @@ TERM_SOURCES = \
 	c_src/term/term_api.h \
 	c_src/term/term_atom.c \
 	c_src/term/term_buf.c \
+	c_src/term/term_buf.h \
 	c_src/term/term_decode.c \
 	c_src/term/term_encode.c \
 	c_src/term/term_ext.h \
@@ -12,4 +13,14 @@ TERM_SOURCES = \
 	c_src/term/term_scan.c \
 	c_src/term/term_types.c
 
-TERM_NIF_SOURCES =
+TERM_NIF_SOURCES = \
+	c_src/term/atoms.h \
+	c_src/term/handles.h \
+	c_src/term/handles_nif.c \
+	c_src/term/nif_encode.c \
+	c_src/term/nif_encode.h \
+	c_src/term/nif_terms.c \
+	c_src/term/nif_terms.h \
+	c_src/term/term_buf.c \
+	c_src/term/term_link.c \
+	c_src/term/term_link.h

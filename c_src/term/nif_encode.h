@@ -21,4 +21,12 @@ typedef struct nif_encoding {
  * term_to_iovec instead.  Bounded: O(capacity) work. */
 int nif_encode_small(ErlNifEnv *env, ERL_NIF_TERM term, nif_encoding *out);
 
+/* While the library loads, before anything can be encoded: terms of resources of this type are live
+ * handles.  Registering again does nothing.  0, or -1 when there are too many. */
+int nif_encode_register_type(ErlNifResourceType *type);
+
+/* Scheduler thread.  The live handle that this term is, kept once for the caller; NULL when it is
+ * anything else. */
+void *nif_encode_keep_handle(ErlNifEnv *env, ERL_NIF_TERM term);
+
 #endif

@@ -1,11 +1,11 @@
 /* The growing byte buffer of term_api.h. */
-#include "term_internal.h"
+#include "term_buf.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define BUF_FIRST 256
 
-/* Any thread.  Room for extra more bytes; 0, or -1 when memory is short. */
 int
 term_buf_reserve(term_buf *buf, size_t extra)
 {
@@ -32,7 +32,6 @@ term_buf_reserve(term_buf *buf, size_t extra)
   return 0;
 }
 
-/* Any thread.  Gives the memory back; the buffer is empty afterwards and may be used again. */
 void
 term_buf_free(term_buf *buf)
 {
@@ -40,4 +39,15 @@ term_buf_free(term_buf *buf)
     free(buf->data);
   }
   *buf = (term_buf){0};
+}
+
+int
+term_buf_append(term_buf *buf, const void *data, size_t size)
+{
+  if (term_buf_reserve(buf, size) != 0) {
+    return -1;
+  }
+  memcpy(buf->data + buf->size, data, size);
+  buf->size += size;
+  return 0;
 }

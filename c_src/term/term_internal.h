@@ -6,7 +6,7 @@
 #include <Python.h>
 #include <structmember.h>
 
-#include "term_api.h"
+#include "term_buf.h"
 #include "term_ext.h"
 
 /* How deep terms may nest, both ways.  The codec recurses, about 200 bytes of stack for each level,
@@ -68,10 +68,6 @@ typedef struct term_improper_list {
 extern struct PyModuleDef term_module_def;
 term_state *term_state_of_type(PyTypeObject *type);
 term_state *term_state_current(void);
-
-/* term_buf.c */
-int term_buf_reserve(term_buf *buf, size_t extra);
-void term_buf_free(term_buf *buf);
 
 /* term_atom.c */
 PyTypeObject *term_atom_type(PyObject *module);

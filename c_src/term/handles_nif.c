@@ -1,0 +1,258 @@
+/* The registry of live handles.
+ *
+ * Finding a resource must be exact (number, node and creation, and the node's name may change) and
+ * safe: the reference may be forged, or so old that the resource's last count went a moment ago and
+ * its destructor runs right now on another thread.  Keeping a resource in that state is undefined,
+ * and no lock of ours can prevent it, since the last count goes before the destructor is entered.
+ *
+ * So it is the emulator that finds it: decoding the reference in an environment of our own makes a
+ * term that holds a count, taken atomically and only when there is still one, and enif_get_resource
+ * refuses a term whose resource is gone (documented in erl_nif since OTP 20).  Our own table only
+ * answers two questions, by the reference's number: could this be one of ours at all (most
+ * references are not, and cost one look-up), and of which kind is it.
+ *
+ * A resource's number never changes and is never used again, so that the table needs no update when
+ * the node gets a name. */
+#include <erl_nif.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "handles.h"
+#include "nif_terms.h"
+#include "term_buf.h"
+#include "term_ext.h"
+
+#define WORDS 3 /* the words of a resource's reference */
+
+typedef struct entry {
+  struct entry *next_by_number;
+  struct entry *next_by_resource;
+  void *resource;
+  enum handle_kind kind;
+  uint32_t number[WORDS];
+} entry;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Two chained hash tables over the same entries.  All guarded by lock. */
+static entry **by_number;
+static entry **by_resource;
+static size_t buckets; /* of each; a power of two, or 0 */
+static size_t entries;
+
+static size_t
+hash_number(const uint32_t *number)
+{
+  uint64_t h = number[0] * 0x9e3779b97f4a7c15u;
+  h = (h ^ number[1]) * 0xff51afd7ed558ccdu;
+  h = (h ^ number[2]) * 0xc4ceb9fe1a85ec53u;
+  return (size_t)(h ^ h >> 32);
+}
+
+static size_t
+hash_resource(const void *resource)
+{
+  uint64_t h = (uint64_t)(uintptr_t)resource * 0x9e3779b97f4a7c15u;
+  return (size_t)(h ^ h >> 32);
+}
+
+/* Call with the lock held. */
+static void
+link_entry(entry *e)
+{
+  entry **head = &by_number[hash_number(e->number) & (buckets - 1)];
+  e->next_by_number = *head;
+  *head = e;
+  head = &by_resource[hash_resource(e->resource) & (buckets - 1)];
+  e->next_by_resource = *head;
+  *head = e;
+}
+
+/* Call with the lock held.  Doubles the tables when they are full; 0 or -1. */
+static int
+grow(void)
+{
+  if (entries < buckets) {
+    return 0;
+  }
+  size_t old_buckets = buckets;
+  size_t new_buckets = buckets == 0 ? 64 : 2 * buckets;
+  entry **numbers = calloc(new_buckets, sizeof(*numbers));
+  entry **resources = calloc(new_buckets, sizeof(*resources));
+  if (numbers == NULL || resources == NULL) {
+    free(numbers);
+    free(resources);
+    return -1;
+  }
+  entry **old_numbers = by_number;
+  free(by_resource);
+  by_number = numbers;
+  by_resource = resources;
+  buckets = new_buckets;
+  for (size_t i = 0; i < old_buckets; i++) {
+    entry *next;
+    for (entry *e = old_numbers[i]; e != NULL; e = next) {
+      next = e->next_by_number;
+      link_entry(e);
+    }
+  }
+  free(old_numbers);
+  return 0;
+}
+
+/* The number in an encoded reference of three words: 1, or 0 when it is no such reference. */
+static int
+parse_number(const uint8_t *ext, size_t size, uint32_t *number)
+{
+  if (size < 6 || ext[0] != EXT_NEWER_REFERENCE || ext_get_u16(ext + 1) != WORDS) {
+    return 0;
+  }
+  size_t node = ext[3] == EXT_SMALL_ATOM_UTF8 || ext[3] == EXT_SMALL_ATOM
+                    ? 2 + (size_t)ext[4]
+                    : 3 + (size_t)ext_get_u16(ext + 4);
+  if (size != 3 + node + 4 + 4 * WORDS) {
+    return 0;
+  }
+  for (unsigned i = 0; i < WORDS; i++) {
+    number[i] = ext_get_u32(ext + size - 4 * WORDS + 4 * i);
+  }
+  return 1;
+}
+
+/* The encoded reference of a resource, version byte included, in a binary to release; 0 or -1. */
+static int
+encode_resource(void *resource, ErlNifBinary *out)
+{
+  ErlNifEnv *env = enif_alloc_env();
+  if (env == NULL) {
+    return -1;
+  }
+  int good = enif_term_to_binary(env, enif_make_resource(env, resource), out);
+  enif_free_env(env);
+  return good ? 0 : -1;
+}
+
+/* Any thread; takes the lock.  The caller holds a count of the resource. */
+int
+handles_add(void *resource, enum handle_kind kind)
+{
+  ErlNifBinary ext;
+  entry *e = malloc(sizeof(*e));
+  if (e == NULL || encode_resource(resource, &ext) != 0) {
+    free(e);
+    return -1;
+  }
+  e->resource = resource;
+  e->kind = kind;
+  int result = parse_number(ext.data + 1, ext.size - 1, e->number) ? 0 : -1;
+  enif_release_binary(&ext);
+  if (result == 0) {
+    pthread_mutex_lock(&lock);
+    result = grow();
+    if (result == 0) {
+      link_entry(e);
+      entries++;
+    }
+    pthread_mutex_unlock(&lock);
+  }
+  if (result != 0) {
+    free(e);
+  }
+  return result;
+}
+
+/* Any thread, the resource's destructor too; takes the lock. */
+void
+handles_remove(void *resource)
+{
+  entry *e = NULL;
+  pthread_mutex_lock(&lock);
+  if (buckets > 0) {
+    entry **link = &by_resource[hash_resource(resource) & (buckets - 1)];
+    while (*link != NULL && (*link)->resource != resource) {
+      link = &(*link)->next_by_resource;
+    }
+    e = *link;
+    if (e != NULL) {
+      *link = e->next_by_resource;
+      link = &by_number[hash_number(e->number) & (buckets - 1)];
+      while (*link != e) {
+        link = &(*link)->next_by_number;
+      }
+      *link = e->next_by_number;
+      entries--;
+    }
+  }
+  pthread_mutex_unlock(&lock);
+  free(e);
+}
+
+/* Takes the lock.  Is a handle of ours known by this number, and of which kind? */
+static int
+find_number(const uint32_t *number, enum handle_kind *kind)
+{
+  entry *e = NULL;
+  pthread_mutex_lock(&lock);
+  if (buckets > 0) {
+    e = by_number[hash_number(number) & (buckets - 1)];
+    while (e != NULL && memcmp(e->number, number, sizeof(e->number)) != 0) {
+      e = e->next_by_number;
+    }
+    if (e != NULL) {
+      *kind = e->kind;
+    }
+  }
+  pthread_mutex_unlock(&lock);
+  return e != NULL;
+}
+
+/* Any thread; takes the lock, and holds it while nothing else is called. */
+void *
+handles_find(const uint8_t *ext, size_t size, enum handle_kind *kind)
+{
+  uint32_t number[WORDS];
+  ERL_NIF_TERM term;
+  void *resource = NULL;
+  if (!parse_number(ext, size, number) || !find_number(number, kind)) {
+    return NULL;
+  }
+  ErlNifEnv *env = enif_alloc_env();
+  if (env == NULL) {
+    return NULL;
+  }
+  if (nif_term_from_bare(env, ext, size, &term)) {
+    resource = nif_term_resource(env, term);
+    if (resource != NULL) {
+      enif_keep_resource(resource);
+    }
+  }
+  enif_free_env(env);
+  return resource;
+}
+
+/* Any thread that holds a count of the resource, or a term that does. */
+void
+handle_keep(void *resource)
+{
+  enif_keep_resource(resource);
+}
+
+/* Any thread.  The resource's destructor may run, here or later. */
+void
+handle_release(void *resource)
+{
+  enif_release_resource(resource);
+}
+
+/* Any thread that holds a count of the resource. */
+int
+handle_encode(void *resource, term_buf *out)
+{
+  ErlNifBinary ext;
+  if (encode_resource(resource, &ext) != 0) {
+    return -1;
+  }
+  int result = term_buf_append(out, ext.data + 1, ext.size - 1);
+  enif_release_binary(&ext);
+  return result;
+}

@@ -1,0 +1,145 @@
+/* The codec's capsule with the hooks that know live handles and the VM's atoms. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "term_link.h"
+
+#include "atoms.h"
+
+/* Names that replies begin with: few, and an atom never goes.  A power of two. */
+#define KNOWN_ATOMS 256
+#define KNOWN_ATOM_MAX 31
+
+typedef struct known_atom {
+  uint8_t size; /* 0 when free */
+  char text[KNOWN_ATOM_MAX];
+} known_atom;
+
+/* Constant once the interpreter has started. */
+static const term_api *api;
+static handle_wrap_fn wraps[HANDLE_KINDS];
+static handle_unwrap_fn unwraps[HANDLE_KINDS];
+
+static known_atom known_atoms[KNOWN_ATOMS]; /* guarded by the GIL */
+
+/* What the hooks get as their argument. */
+typedef struct encode_context {
+  int (*fallback)(PyObject *object, term_buf *out);
+} encode_context;
+
+static PyObject *
+hook_reference(const uint8_t *ext, size_t size, void *arg)
+{
+  enum handle_kind kind;
+  (void)arg;
+  void *resource = handles_find(ext, size, &kind);
+  if (resource == NULL) {
+    return NULL;
+  }
+  if (wraps[kind] == NULL) {
+    handle_release(resource);
+    return NULL;
+  }
+  return wraps[kind](resource, kind);
+}
+
+static int
+hook_other(PyObject *object, term_buf *out, void *arg)
+{
+  const encode_context *context = arg;
+  for (int kind = 0; kind < HANDLE_KINDS; kind++) {
+    void *resource = unwraps[kind] == NULL ? NULL : unwraps[kind](object);
+    if (resource != NULL) {
+      if (handle_encode(resource, out) != 0) {
+        PyErr_NoMemory();
+        return -1;
+      }
+      return 1;
+    }
+    if (PyErr_Occurred()) {
+      return -1;
+    }
+  }
+  return context->fallback == NULL ? 0 : context->fallback(object, out);
+}
+
+static int
+hook_atom_exists(const char *utf8, size_t size, void *arg)
+{
+  (void)arg;
+  if (size == 0 || size > KNOWN_ATOM_MAX) {
+    return atoms_exist(utf8, size);
+  }
+  uint32_t hash = (uint32_t)size;
+  for (size_t i = 0; i < size; i++) {
+    hash = hash * 31 + (uint8_t)utf8[i];
+  }
+  known_atom *known = &known_atoms[hash & (KNOWN_ATOMS - 1)];
+  if (known->size == size && memcmp(known->text, utf8, size) == 0) {
+    return 1;
+  }
+  if (!atoms_exist(utf8, size)) {
+    return 0;
+  }
+  known->size = (uint8_t)size;
+  memcpy(known->text, utf8, size);
+  return 1;
+}
+
+void
+term_link_register(enum handle_kind kind, handle_wrap_fn wrap, handle_unwrap_fn unwrap)
+{
+  wraps[kind] = wrap;
+  unwraps[kind] = unwrap;
+}
+
+int
+term_link_init(void)
+{
+  PyObject *module = PyImport_ImportModule("erlang._term");
+  if (module == NULL) {
+    return -1;
+  }
+  PyObject *capsule = PyObject_GetAttrString(module, "_C_API");
+  Py_DECREF(module);
+  if (capsule == NULL) {
+    return -1;
+  }
+  const term_api *found = PyCapsule_GetPointer(capsule, TERM_API_CAPSULE);
+  Py_DECREF(capsule);
+  if (found == NULL) {
+    return -1;
+  }
+  if (found->version != TERM_API_VERSION || found->size < sizeof(term_api)) {
+    PyErr_SetString(PyExc_ImportError, "erlang._term is of another version than the application");
+    return -1;
+  }
+  api = found;
+  return 0;
+}
+
+PyObject *
+term_link_decode(const uint8_t *data, size_t size, unsigned flags)
+{
+  static const term_hooks hooks = {.reference = hook_reference};
+  return api->decode(data, size, flags, &hooks);
+}
+
+int
+term_link_encode(PyObject *object, term_buf *out, unsigned flags,
+                 int (*fallback)(PyObject *object, term_buf *out))
+{
+  encode_context context = {.fallback = fallback};
+  term_hooks hooks = {
+      .other = hook_other,
+      .atom_exists = hook_atom_exists,
+      .arg = &context,
+  };
+  return api->encode(object, out, flags, &hooks);
+}
+
+const term_api *
+term_link_api(void)
+{
+  return api;
+}

@@ -1,0 +1,51 @@
+%% @doc Finds the handles inside a term.
+%%
+%% A handle (a channel, a Python object) is a reference to Erlang.  A message that is queued as
+%% bytes must keep the handles that it contains alive; this module finds what may be one.
+-module(beamloop_handles).
+
+-export([collect/1]).
+
+%% @doc Every reference in `Term', each once: in lists, tuples, maps (keys too) and the environments
+%% of funs.  Which of them are handles is for the caller to find out.
+%%
+%% Its cost grows with the size of the term; binaries and bit strings of any size cost nothing.
+-spec collect(term()) -> [reference()].
+collect(Term) when is_reference(Term) ->
+    [Term];
+collect(Term) when is_list(Term); is_tuple(Term); is_map(Term); is_function(Term) ->
+    maps:keys(walk(Term, #{}));
+collect(_) ->
+    [].
+
+walk(Term, Found) when is_reference(Term) ->
+    Found#{Term => []};
+walk([Head | Tail], Found) ->
+    walk(Tail, walk(Head, Found));
+walk(Term, Found) when is_tuple(Term) ->
+    walk_tuple(Term, 1, tuple_size(Term), Found);
+walk(Term, Found) when is_map(Term) ->
+    walk_map(maps:next(maps:iterator(Term)), Found);
+walk(Term, Found) when is_function(Term) ->
+    walk_fun(Term, Found);
+walk(_, Found) ->
+    Found.
+
+walk_tuple(Term, I, Size, Found) when I =< Size ->
+    walk_tuple(Term, I + 1, Size, walk(element(I, Term), Found));
+walk_tuple(_, _, _, Found) ->
+    Found.
+
+walk_map({Key, Value, Next}, Found) ->
+    walk_map(maps:next(Next), walk(Value, walk(Key, Found)));
+walk_map(none, Found) ->
+    Found.
+
+walk_fun(Fun, Found) ->
+    case erlang:fun_info(Fun, type) of
+        {type, local} ->
+            {env, Environment} = erlang:fun_info(Fun, env),
+            walk(Environment, Found);
+        {type, external} ->
+            Found
+    end.
