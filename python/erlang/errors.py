@@ -26,3 +26,7 @@ class CallCancelled(BaseException):
 
     A BaseException, as asyncio.CancelledError is, so that `except Exception` does not swallow it.
     """
+
+
+class SignalNotOurs(OSError, RuntimeError):
+    """The signal is handled by the Erlang VM, so Python may not handle it."""

@@ -1,0 +1,58 @@
+/* The NIF library of beamloop: its table, its load and upgrade. */
+#include <erl_nif.h>
+
+#include "../channel/channel_nif.h"
+#include "atoms_nif.h"
+#include "call_nif.h"
+#include "interp_nif.h"
+#include "object_nif.h"
+#include "thread.h"
+
+static int
+open_types(ErlNifEnv *env)
+{
+  ErlNifResourceFlags flags = ERL_NIF_RT_CREATE | ERL_NIF_RT_TAKEOVER;
+  atoms_nif_load(env);
+  if (call_nif_load(env, flags) != 0 || object_nif_load(env, flags) != 0) {
+    return -1;
+  }
+  return channel_nif_load(env);
+}
+
+static int
+load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM load_info)
+{
+  (void)priv_data;
+  (void)load_info;
+  thread_remember_signal_mask();
+  return open_types(env);
+}
+
+/* The library stays mapped (-z nodelete) and its threads run on: a new version of the module gets the
+ * same code and the same interpreter. */
+static int
+upgrade(ErlNifEnv *env, void **priv_data, void **old_priv_data, ERL_NIF_TERM load_info)
+{
+  (void)priv_data;
+  (void)old_priv_data;
+  (void)load_info;
+  return open_types(env);
+}
+
+static ErlNifFunc functions[] = {
+  {"nif_default_python", 0, nif_default_python, 0},
+  {"nif_interp_start", 6, nif_interp_start, 0},
+  {"nif_interp_stop", 2, nif_interp_stop, 0},
+  {"nif_interp_atexit", 1, nif_interp_atexit, 0},
+  {"nif_info", 0, nif_info, 0},
+  {"nif_call_submit", 6, nif_call_submit, 0},
+  {"nif_call_cancel", 1, nif_call_cancel, 0},
+  {"nif_channel_new", 2, nif_channel_new, 0},
+  {"nif_channel_send", 2, nif_channel_send, 0},
+  {"nif_channel_send_iovec", 3, nif_channel_send_iovec, 0},
+  {"nif_channel_close", 2, nif_channel_close, 0},
+  {"nif_channel_info", 1, nif_channel_info, 0},
+  {"nif_channel_live", 0, nif_channel_live, 0},
+};
+
+ERL_NIF_INIT(beamloop_nif, functions, load, NULL, upgrade, NULL)

@@ -1,0 +1,18 @@
+/* A Python thread of ours and what it runs now.  Plain C. */
+#ifndef BEAMLOOP_VM_WORKER_H
+#define BEAMLOOP_VM_WORKER_H
+
+#include "call.h"
+
+typedef struct vm_worker {
+  void *thread_state;     /* a PyThreadState; its own thread only */
+  unsigned long thread;   /* Python's identity of the thread */
+  vm_call *current;       /* guarded by the GIL */
+  struct vm_worker *next; /* guarded by the GIL: all workers */
+  struct vm_worker *prev;
+} vm_worker;
+
+/* GIL held.  The first worker of all, linked by next. */
+vm_worker *worker_first(void);
+
+#endif

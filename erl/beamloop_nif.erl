@@ -1,0 +1,70 @@
+%% @private
+%% @doc The functions of the NIF library `priv/beamloop.so'. The other modules are their users; each
+%% function is described beside its C code, and none takes longer than a send does.
+-module(beamloop_nif).
+
+-export([nif_default_python/0, nif_interp_start/6, nif_interp_stop/2, nif_interp_atexit/1, nif_info/0]).
+-export([nif_call_submit/6, nif_call_cancel/1]).
+-export([nif_channel_new/2, nif_channel_send/2, nif_channel_send_iovec/3, nif_channel_close/2,
+         nif_channel_info/1, nif_channel_live/0]).
+
+-on_load(load/0).
+
+-spec load() -> ok | {error, {atom(), string()}}.
+load() ->
+    erlang:load_nif(filename:join(code:priv_dir(beamloop), "beamloop"), 0).
+
+-spec nif_default_python() -> binary().
+nif_default_python() ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_interp_start(reference(), binary(), binary(), pos_integer(), non_neg_integer(),
+                       non_neg_integer()) -> ok.
+nif_interp_start(_Ref, _Executable, _Packages, _MaxWorkers, _MaxQueued, _IdleMs) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_interp_stop(reference(), non_neg_integer()) -> ok.
+nif_interp_stop(_Ref, _Milliseconds) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_interp_atexit(reference()) -> ok.
+nif_interp_atexit(_Ref) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_info() -> #{atom() => atom() | non_neg_integer()}.
+nif_info() ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_call_submit(reference(), 0..4, iodata(), [reference()], non_neg_integer(), reference() | default) ->
+          {ok, reference()} | {error, overloaded | not_running | enomem}.
+nif_call_submit(_Ref, _Kind, _Payload, _Handles, _Flags, _Loop) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_call_cancel(reference()) -> boolean().
+nif_call_cancel(_Call) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_channel_new(pos_integer() | infinity, pid() | none) -> {ok, reference()} | {error, noproc}.
+nif_channel_new(_MaxSize, _Owner) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_channel_send(reference(), term()) -> ok | busy | declined | {error, closed | too_large}.
+nif_channel_send(_Channel, _Term) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_channel_send_iovec(reference(), [binary()], [reference()]) ->
+          ok | busy | {error, closed | too_large}.
+nif_channel_send_iovec(_Channel, _Iovec, _Handles) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_channel_close(reference(), both | write) -> ok.
+nif_channel_close(_Channel, _Direction) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_channel_info(reference()) -> map().
+nif_channel_info(_Channel) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_channel_live() -> {non_neg_integer(), non_neg_integer()}.
+nif_channel_live() ->
+    erlang:nif_error(not_loaded).

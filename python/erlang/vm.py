@@ -1,0 +1,224 @@
+"""The Python side of the Erlang VM: what the C code of the VM layer calls, and what it prepares.
+
+The names with an underscore are for that C code alone.  The module imports in an ordinary Python
+too, where nothing calls it.
+"""
+
+import asyncio
+import atexit
+import functools
+import os
+import signal
+import sys
+import threading
+import traceback
+
+from .errors import NotInVM, SignalNotOurs
+
+try:
+    import _beamloop_vm
+except ImportError:
+    _beamloop_vm = None
+
+__all__ = ["in_vm", "send"]
+
+_END_TIMEOUT = 2.0  # seconds that a stopped loop gives its tasks, and then its executor, to end
+
+
+def in_vm():
+    """Whether this Python runs inside the Erlang VM."""
+    return _beamloop_vm is not None
+
+
+def send(to, term):
+    """Send `term` to an Erlang process: an `erlang.Pid`, or a str that names a registered process.
+
+    As in Erlang, a process that is gone is no error.  Raises LookupError when no process has the
+    name, TypeError or ValueError for what is no term, NotInVM outside the Erlang VM.
+    """
+    raise NotInVM("send() needs the Erlang VM")
+
+
+if _beamloop_vm is not None:
+    send = _beamloop_vm.send  # noqa: F811
+
+
+# ---- signals and children ----
+
+
+def _guard_signals():
+    """Keep Python from replacing the handlers of the Erlang VM, which would go deaf."""
+    original = signal.signal
+
+    @functools.wraps(original)
+    def guarded(signalnum, handler):
+        if not _beamloop_vm.signal_is_ours(signalnum):
+            name = signal.Signals(signalnum).name
+            raise SignalNotOurs(
+                f"{name} is handled by the Erlang VM; os:set_signal({name.lower()}, default) in "
+                "Erlang lets it go"
+            )
+        previous = original(signalnum, handler)
+        _beamloop_vm.signal_was_set(signalnum)
+        return previous
+
+    signal.signal = guarded
+
+
+def _with_child_mask(function):
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        return _beamloop_vm.with_child_mask(function, args, kwargs)
+
+    return call
+
+
+def _open_children():
+    """Start children with the signal mask that the process had before our threads blocked all."""
+    import _posixsubprocess
+    import posix
+    import subprocess
+
+    fork_exec = _with_child_mask(_posixsubprocess.fork_exec)
+    _posixsubprocess.fork_exec = fork_exec
+    subprocess._fork_exec = fork_exec
+    for name in ("posix_spawn", "posix_spawnp", "system"):
+        if hasattr(posix, name):
+            wrapped = _with_child_mask(getattr(posix, name))
+            setattr(posix, name, wrapped)
+            setattr(os, name, wrapped)
+    os.register_at_fork(after_in_child=_beamloop_vm.set_child_mask)
+
+
+def _prepare():
+    """Once, on the main thread, right after the start of the interpreter."""
+    threading.current_thread().name = "MainThread"
+    _guard_signals()
+    _open_children()
+
+
+# ---- loops that the VM hosts ----
+
+
+class _Hosted:
+    """An event loop on a thread of the VM, with the inbox through which calls reach it."""
+
+    def __init__(self):
+        from .loop import new_event_loop
+
+        self.loop = new_event_loop()
+        self.inbox = _beamloop_vm.Inbox(self.loop)
+        self.stopping = False
+
+    def stop(self):
+        """Any thread."""
+        self.stopping = True
+        self.inbox.stop()
+
+    def run(self):
+        """The loop's thread: until stop().  What a callback raises ends nothing but itself."""
+        asyncio.set_event_loop(self.loop)
+        try:
+            while not self.stopping:
+                try:
+                    self.loop.run_forever()
+                except BaseException as error:
+                    self._report(error)
+        finally:
+            self._end()
+            asyncio.set_event_loop(None)
+
+    def _report(self, error):
+        if not self.stopping:
+            context = {"message": "Unhandled exception in the event loop", "exception": error}
+            self.loop.call_exception_handler(context)
+
+    def _end(self):
+        self.inbox.close()
+        for step in (self._cancel_tasks, self.loop.shutdown_asyncgens, self._shutdown_executor):
+            try:
+                self.loop.run_until_complete(step())
+            except BaseException as error:
+                self._report(error)
+        self.loop.close()
+
+    async def _cancel_tasks(self):
+        tasks = asyncio.all_tasks(self.loop) - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_END_TIMEOUT)
+
+    async def _shutdown_executor(self):
+        await asyncio.wait_for(self.loop.shutdown_default_executor(), _END_TIMEOUT)
+
+
+_hosted = set()  # all that run
+_default = None  # the one on the main thread
+
+
+def _open():
+    """Main thread: make the default loop ready, so that calls may come."""
+    global _default
+    _default = _Hosted()
+    _hosted.add(_default)
+    _default.inbox.serve_default(True)
+
+
+def _serve():
+    """Main thread: run the default loop until the interpreter stops."""
+    try:
+        _default.run()
+    finally:
+        _default.inbox.serve_default(False)
+        _hosted.discard(_default)
+
+
+def _stop_loops():
+    """Service thread: every hosted loop ends soon."""
+    for hosted in list(_hosted):
+        hosted.stop()
+
+
+def _run_atexit():
+    """Main thread, when the whole system ends."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            pass
+
+
+# ---- calls ----
+
+
+def _format_error(error):
+    """(name, message, lines of the traceback) of an exception, all str."""
+    lines = []
+    for part in traceback.format_exception(error):
+        lines.extend(part.rstrip("\n").split("\n"))
+    return type(error).__name__, _text(str(error)), [_text(line) for line in lines]
+
+
+def _text(text):
+    """The text with what UTF-8 cannot hold (lone surrogates) escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _start_task(loop, started, done):
+    """A task of what a coroutine function returned; `done` is called with it at its end."""
+    if asyncio.iscoroutine(started):
+        task = loop.create_task(started)
+    else:
+        task = asyncio.ensure_future(started, loop=loop)
+    task.add_done_callback(done)
+    return task
+
+
+def _outcome(task):
+    """(result, None) or (None, exception) of a task that is done."""
+    if task.cancelled():
+        return None, asyncio.CancelledError()
+    error = task.exception()
+    return (None, error) if error is not None else (task.result(), None)
