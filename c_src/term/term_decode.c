@@ -220,8 +220,54 @@ decode_string(term_scan *scan)
   return list;
 }
 
+/* The usual pids and references, whose node has a short plain name: made in place, without a copy
+ * on the way.  NULL without an exception when it is another kind or form, p being where it was. */
+static PyObject *
+decode_usual_ident(term_scan *scan)
+{
+  const uint8_t *p = scan->p;
+  size_t left = (size_t)(scan->end - p);
+  size_t head = 1;
+  size_t tail = 12;
+  if (left < 8) {
+    return NULL;
+  }
+  if (p[0] == EXT_NEWER_REFERENCE && p[2] <= EXT_REFERENCE_MAX_WORDS && p[2] > 0 && p[1] == 0) {
+    head = 3;
+    tail = 4 + 4 * (size_t)p[2];
+  } else if (p[0] != EXT_NEW_PID) {
+    return NULL;
+  }
+  const uint8_t *node = p + head;
+  size_t node_size;
+  size_t node_head;
+  if (node[0] == EXT_SMALL_ATOM_UTF8) {
+    node_size = node[1];
+    node_head = 2;
+  } else if (node[0] == EXT_ATOM && node[1] == 0) {
+    node_size = node[2];
+    node_head = 3;
+  } else {
+    return NULL;
+  }
+  if (left < head + node_head + node_size + tail || !term_all_ascii(node + node_head, node_size)) {
+    return NULL;
+  }
+  PyTypeObject *type = head == 1 ? scan->state->pid_type : scan->state->reference_type;
+  uint8_t *ext;
+  PyObject *ident = term_ident_alloc(type, head + 2 + node_size + tail, &ext);
+  if (ident != NULL) {
+    memcpy(ext, p, head);
+    ext[head] = EXT_SMALL_ATOM_UTF8;
+    ext[head + 1] = (uint8_t)node_size;
+    memcpy(ext + head + 2, node + node_head, node_size + tail);
+    scan->p = node + node_head + node_size + tail;
+  }
+  return ident;
+}
+
 static TERM_LEAF PyObject *
-decode_ident(term_scan *scan)
+decode_any_ident(term_scan *scan)
 {
   uint8_t ext[TERM_IDENT_MAX];
   size_t size;
@@ -243,6 +289,19 @@ decode_ident(term_scan *scan)
     }
   }
   return term_ident_new(type, ext, size, NULL);
+}
+
+static PyObject *
+decode_ident(term_scan *scan)
+{
+  /* A reference may be a live object, which the hook knows by its own bytes. */
+  if (*scan->p == EXT_NEW_PID || scan->hooks == NULL || scan->hooks->reference == NULL) {
+    PyObject *ident = decode_usual_ident(scan);
+    if (ident != NULL || PyErr_Occurred()) {
+      return ident;
+    }
+  }
+  return decode_any_ident(scan);
 }
 
 static PyObject *

@@ -163,30 +163,39 @@ encode_big(encoder *enc, PyObject *object, int negative)
 }
 
 static int
+put_int32(encoder *enc, int32_t value)
+{
+  int small = value >= 0 && value <= UINT8_MAX;
+  uint8_t *p = room(enc, small ? 2 : 5);
+  if (p == NULL) {
+    return -1;
+  }
+  if (small) {
+    p[0] = EXT_SMALL_INTEGER;
+    p[1] = (uint8_t)value;
+  } else {
+    p[0] = EXT_INTEGER;
+    ext_put_u32(p + 1, (uint32_t)value);
+  }
+  return 0;
+}
+
+static int
 encode_int(encoder *enc, PyObject *object)
 {
+#if PY_VERSION_HEX >= 0x030c0000
+  if (PyUnstable_Long_IsCompact((PyLongObject *)object)) {
+    /* One digit of 30 bits. */
+    return put_int32(enc, (int32_t)PyUnstable_Long_CompactValue((PyLongObject *)object));
+  }
+#endif
   int overflow;
   long long value = PyLong_AsLongLongAndOverflow(object, &overflow);
   if (overflow != 0) {
     return encode_big(enc, object, overflow < 0);
   }
-  if (value >= 0 && value <= UINT8_MAX) {
-    uint8_t *p = room(enc, 2);
-    if (p == NULL) {
-      return -1;
-    }
-    p[0] = EXT_SMALL_INTEGER;
-    p[1] = (uint8_t)value;
-    return 0;
-  }
   if (value >= INT32_MIN && value <= INT32_MAX) {
-    uint8_t *p = room(enc, 5);
-    if (p == NULL) {
-      return -1;
-    }
-    p[0] = EXT_INTEGER;
-    ext_put_u32(p + 1, (uint32_t)value);
-    return 0;
+    return put_int32(enc, (int32_t)value);
   }
   uint64_t magnitude = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
   return put_small_big(enc, magnitude, value < 0);

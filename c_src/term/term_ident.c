@@ -1,20 +1,35 @@
 /* erlang.Pid, Port, Reference and Fun: things that only Erlang can make, held by their encoding. */
 #include "term_internal.h"
 
+/* GIL held.  A new object of one of the four types, whose size bytes at *ext the caller writes.
+ * NULL with MemoryError. */
+PyObject *
+term_ident_alloc(PyTypeObject *type, size_t size, uint8_t **ext)
+{
+  term_ident *self = PyObject_NewVar(term_ident, type, (Py_ssize_t)size);
+  if (self == NULL) {
+    return NULL;
+  }
+  self->hash = -1;
+  self->held = NULL;
+  *ext = self->ext;
+  return (PyObject *)self;
+}
+
 /* GIL held.  A new object of one of the four types; held (stolen, may be NULL) is kept alive with
  * it.  NULL with MemoryError. */
 PyObject *
 term_ident_new(PyTypeObject *type, const uint8_t *ext, size_t size, PyObject *held)
 {
-  term_ident *self = PyObject_NewVar(term_ident, type, (Py_ssize_t)size);
+  uint8_t *to;
+  PyObject *self = term_ident_alloc(type, size, &to);
   if (self == NULL) {
     Py_XDECREF(held);
     return NULL;
   }
-  self->hash = -1;
-  self->held = held;
-  memcpy(self->ext, ext, size);
-  return (PyObject *)self;
+  memcpy(to, ext, size);
+  ((term_ident *)self)->held = held;
+  return self;
 }
 
 /* GIL held.  Is it one of the four types? */

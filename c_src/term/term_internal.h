@@ -78,6 +78,7 @@ void term_atom_cache_clear(term_state *state);
 
 /* term_ident.c */
 int term_ident_types(PyObject *module, term_state *state);
+PyObject *term_ident_alloc(PyTypeObject *type, size_t size, uint8_t **ext);
 PyObject *term_ident_new(PyTypeObject *type, const uint8_t *ext, size_t size, PyObject *held);
 int term_ident_is(term_state *state, PyTypeObject *type);
 
@@ -98,6 +99,21 @@ typedef struct term_scan {
   const term_hooks *hooks; /* may be NULL */
   term_state *state;
 } term_scan;
+
+static inline int
+term_all_ascii(const uint8_t *text, size_t size)
+{
+  uint64_t seen = 0;
+  for (; size >= 8; text += 8, size -= 8) {
+    uint64_t word;
+    memcpy(&word, text, 8);
+    seen |= word;
+  }
+  for (; size > 0; text++, size--) {
+    seen |= *text;
+  }
+  return (seen & 0x8080808080808080u) == 0;
+}
 
 int term_scan_error(const term_scan *scan, const char *what);
 int term_scan_promise(term_scan *scan, uint64_t terms);

@@ -102,24 +102,42 @@ PyDoc_STRVAR(decode_doc,
              "as bytes, or with binaries='str' as str.  TermError when data is malformed or holds\n"
              "something that has no exact Python value.");
 
-static PyObject *
-module_decode(PyObject *module, PyObject *args, PyObject *kwargs)
+/* The flags for the one keyword there is; -1 with an exception. */
+static int
+decode_flags(PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-  static char *names[] = {"", "binaries", NULL};
+  Py_ssize_t keywords = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+  if (count != 1 || keywords > 1
+      || (keywords == 1
+          && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "binaries") != 0)) {
+    PyErr_SetString(PyExc_TypeError, "decode() takes data and the keyword binaries");
+    return -1;
+  }
+  if (keywords == 0) {
+    return 0;
+  }
+  if (PyUnicode_Check(args[1])) {
+    if (PyUnicode_CompareWithASCIIString(args[1], "bytes") == 0) {
+      return 0;
+    }
+    if (PyUnicode_CompareWithASCIIString(args[1], "str") == 0) {
+      return TERM_BINARIES_STR;
+    }
+  }
+  PyErr_SetString(PyExc_ValueError, "binaries must be 'bytes' or 'str'");
+  return -1;
+}
+
+static PyObject *
+module_decode(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
   Py_buffer data;
-  const char *binaries = "bytes";
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "y*|$s:decode", names, &data, &binaries)) {
+  int flags = decode_flags(args, count, names);
+  if (flags < 0 || PyObject_GetBuffer(args[0], &data, PyBUF_SIMPLE) < 0) {
     return NULL;
   }
-  PyObject *value = NULL;
-  if (strcmp(binaries, "bytes") == 0) {
-    value = term_decode(PyModule_GetState(module), data.buf, (size_t)data.len, 0, NULL);
-  } else if (strcmp(binaries, "str") == 0) {
-    value = term_decode(PyModule_GetState(module), data.buf, (size_t)data.len, TERM_BINARIES_STR,
-                        NULL);
-  } else {
-    PyErr_SetString(PyExc_ValueError, "binaries must be 'bytes' or 'str'");
-  }
+  PyObject *value =
+      term_decode(PyModule_GetState(module), data.buf, (size_t)data.len, (unsigned)flags, NULL);
   PyBuffer_Release(&data);
   return value;
 }
@@ -170,7 +188,7 @@ module_set_none_atom(PyObject *module, PyObject *name)
 }
 
 static PyMethodDef module_methods[] = {
-    {"decode", (PyCFunction)(void (*)(void))module_decode, METH_VARARGS | METH_KEYWORDS,
+    {"decode", (PyCFunction)(void (*)(void))module_decode, METH_FASTCALL | METH_KEYWORDS,
      decode_doc},
     {"encode", module_encode, METH_O, encode_doc},
     {"set_none_atom", module_set_none_atom, METH_O, set_none_atom_doc},

@@ -59,16 +59,6 @@ scan_atom_text(term_scan *scan, const uint8_t **text, size_t *size, int *latin1)
   return 0;
 }
 
-static int
-all_ascii(const uint8_t *text, size_t size)
-{
-  uint8_t seen = 0;
-  for (size_t i = 0; i < size; i++) {
-    seen |= text[i];
-  }
-  return seen < 0x80;
-}
-
 /* The slow way for a text that is not plain ASCII: through an Atom, which validates it. */
 static int
 scan_atom_convert(term_scan *scan, const uint8_t *text, size_t size, int latin1, uint8_t *out,
@@ -102,7 +92,7 @@ term_scan_atom(term_scan *scan, uint8_t *out, size_t *out_size)
   if (scan_atom_text(scan, &text, &size, &latin1) < 0) {
     return -1;
   }
-  if (size <= EXT_ATOM_MAX_CHARS && all_ascii(text, size)) {
+  if (size <= EXT_ATOM_MAX_CHARS && term_all_ascii(text, size)) {
     memcpy(out + 2, text, size);
   } else {
     uint8_t utf8[EXT_ATOM_MAX_BYTES];
