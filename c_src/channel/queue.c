@@ -270,6 +270,27 @@ queue_cancel(queue *q, queue_waiter *w)
   unlock(q);
 }
 
+int
+queue_withdraw(queue *q, queue_waiter *w)
+{
+  lock(q);
+  int waiting = w->state == WAITER_WAITING;
+  if (waiting) {
+    unlink_waiter(q, w);
+  }
+  unlock(q);
+  return waiting;
+}
+
+int
+queue_is_waiting(queue *q, const queue_waiter *w)
+{
+  lock(q);
+  int waiting = w->state == WAITER_WAITING;
+  unlock(q);
+  return waiting;
+}
+
 void
 queue_close(queue *q)
 {

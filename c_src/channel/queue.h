@@ -112,6 +112,13 @@ int queue_claim(queue *q, queue_waiter *w, message *out);
  * afterwards, and its wake runs no more.  Harmless when it is idle. */
 void queue_cancel(queue *q, queue_waiter *w);
 
+/* Any thread, GIL or not; takes the lock.  w stops waiting if it has not been woken: 1, and it is idle;
+ * else 0, and nothing is changed. */
+int queue_withdraw(queue *q, queue_waiter *w);
+
+/* Any thread, GIL or not; takes the lock.  1 while w is in the list, 0 when it was woken or is idle. */
+int queue_is_waiting(queue *q, const queue_waiter *w);
+
 /* Any thread, GIL or not; takes the lock.  Refuses further sends; receivers drain what is there. */
 void queue_close(queue *q);
 

@@ -1,5 +1,6 @@
 # The erlang package's Python files, in alphabetical order.
 PY_MODULES = \
 	python/erlang/__init__.py \
+	python/erlang/channel.py \
 	python/erlang/errors.py \
 	python/erlang/vm.py

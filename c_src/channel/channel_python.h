@@ -1,0 +1,95 @@
+/* What the files of the Python face of channels share: the built-in module _beamloop_channel.
+ *
+ * Python.h side; the GIL is held in every function here unless it says otherwise.
+ */
+#ifndef BEAMLOOP_CHANNEL_PYTHON_H
+#define BEAMLOOP_CHANNEL_PYTHON_H
+
+#include <Python.h>
+
+#include "channel_core.h"
+#include "loop_api.h"
+
+typedef struct channel_await channel_await;
+typedef struct channel_gate channel_gate;
+
+/* Of the module; alive as long as any instance of its types.  Guarded by the GIL. */
+typedef struct channel_state {
+  PyTypeObject *ref_type;
+  PyTypeObject *channel_type;
+  PyTypeObject *await_type;
+  PyTypeObject *gate_type;
+  /* Looked up at first use, so that importing the module imports nothing: */
+  PyObject *channel_closed; /* erlang.ChannelClosed */
+  PyObject *call_cancelled; /* erlang.CallCancelled */
+  const loop_api *loop_api;
+  PyObject *get_running_loop; /* asyncio._get_running_loop */
+  PyObject *cancelled_error;  /* asyncio.CancelledError */
+  /* Interned names: */
+  PyObject *name_call_soon, *name_call_later, *name_cancel, *name_add_reader;
+  PyObject *call_soon_keywords; /* ("context",) */
+  channel_gate *gates;          /* one for each loop that has awaited a channel */
+} channel_state;
+
+/* erlang.channel.Channel */
+typedef struct channel_object {
+  PyObject_HEAD
+  PyObject *weakrefs;
+  channel_state *state; /* constant; the type keeps the module alive */
+  channel *channel;     /* counted; NULL only before __new__ is through */
+  int poll;             /* wait on foreign loops by polling */
+  unsigned streak;      /* messages awaited in a row without giving the loop a turn */
+  int64_t turn;         /* coarse time of the last such turn */
+} channel_object;
+
+/* channel_module.c */
+PyMODINIT_FUNC PyInit__beamloop_channel(void);
+channel_state *channel_state_of(PyTypeObject *type); /* a type of the module or a subclass */
+int channel_state_open(channel_state *state);        /* errors; 0 or -1 with an exception */
+int channel_state_open_loops(channel_state *state);  /* the loop API and asyncio; likewise */
+
+/* channel_ref.c: erlang.channel.ChannelRef, a live handle as it came from Erlang. */
+extern PyType_Spec channel_ref_spec;
+PyObject *channel_ref_wrap(channel_state *state, void *resource); /* takes over the count */
+void *channel_ref_resource(channel_state *state, PyObject *object); /* borrowed, or NULL */
+
+/* channel_type.c */
+extern PyType_Spec channel_type_spec;
+PyObject *channel_decode(message *m); /* consumes m; NULL with an exception */
+void channel_set_closed(channel_state *state);
+int channel_parse_timeout(PyObject *timeout, int64_t *out); /* nanoseconds, or -1 for none */
+
+/* channel_await.c: what async_receive() and __anext__() return. */
+enum channel_await_kind { AWAIT_RECEIVE, AWAIT_NEXT };
+extern PyType_Spec channel_await_spec;
+PyObject *channel_await_new(channel_object *channel, enum channel_await_kind kind, int64_t timeout);
+PyObject *channel_await_done(channel_state *state, PyObject *value); /* gives value at once */
+int channel_await_run(channel_await *self); /* woken: runs the task's callback; 0 or -1 */
+void channel_await_loop_closed(channel_await *self); /* gives back; nobody wakes it any more */
+
+/* channel_gate.c: through which a queue wakes the coroutines that wait on one loop. */
+extern PyType_Spec channel_gate_spec;
+
+/* Links of an awaitable into its gate. */
+typedef struct gate_link {
+  channel_await *await;
+  channel_gate *gate;       /* borrowed; NULL when not linked.  Guarded by the GIL */
+  struct gate_link *next;   /* all that wait; guarded by the GIL */
+  struct gate_link *prev;
+  struct gate_link *woken_next; /* guarded by the gate's mutex */
+  struct gate_link *woken_prev;
+  int woken;
+} gate_link;
+
+/* The running loop's gate, borrowed from the loop.  NULL: without an exception when the loop has no
+ * add_reader (then one polls), with one when something failed. */
+channel_gate *channel_gate_for(channel_state *state, PyObject *loop);
+
+void gate_enter(channel_gate *gate, gate_link *link); /* the gate holds a reference to the awaitable */
+void gate_leave(gate_link *link);                     /* drops it; harmless when not entered */
+
+/* Any thread, no GIL; a queue's lock held; takes the gate's mutex, then the loop's pending lock.  0, or
+ * -1 when the loop is closed. */
+int gate_wake(gate_link *link);
+
+#endif

@@ -1,0 +1,472 @@
+/* erlang.channel.Channel: receiving from a channel, on a thread or in a coroutine. */
+#include "channel_python.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <structmember.h>
+
+#include "term_link.h"
+#include "thread_wait.h"
+
+#define BINARY_HEADER_SIZE 6 /* version, tag, four bytes of length */
+#define BINARY_TAG 109
+#define EXTERNAL_VERSION 131
+
+void
+channel_set_closed(channel_state *state)
+{
+  PyErr_SetString(state->channel_closed, "the channel is closed");
+}
+
+int
+channel_parse_timeout(PyObject *timeout, int64_t *out)
+{
+  *out = -1;
+  if (timeout == NULL || timeout == Py_None) {
+    return 0;
+  }
+  double seconds = PyFloat_AsDouble(timeout);
+  if (seconds == -1.0 && PyErr_Occurred()) {
+    return -1;
+  }
+  if (isnan(seconds) || seconds < 0) {
+    PyErr_SetString(PyExc_ValueError, "timeout must be None or a number of seconds from 0 on");
+    return -1;
+  }
+  /* More than a century is for ever. */
+  *out = seconds > 4e9 ? -1 : (int64_t)(seconds * 1e9);
+  return 0;
+}
+
+/* The parts are one large binary, behind its header, and nothing else. */
+static int
+is_bare_binary(const message_attachment *a)
+{
+  if (a->part_count != 2 || a->parts[0].size != BINARY_HEADER_SIZE) {
+    return 0;
+  }
+  const uint8_t *head = a->parts[0].data;
+  size_t size = (size_t)head[2] << 24 | (size_t)head[3] << 16 | (size_t)head[4] << 8 | head[5];
+  return head[0] == EXTERNAL_VERSION && head[1] == BINARY_TAG && size == a->parts[1].size;
+}
+
+static PyObject *
+decode_parts(const message *m)
+{
+  const message_attachment *a = m->attachment;
+  if (is_bare_binary(a)) {
+    return PyBytes_FromStringAndSize((const char *)a->parts[1].data, (Py_ssize_t)a->parts[1].size);
+  }
+  if (a->part_count == 1) {
+    return term_link_decode(a->parts[0].data, m->size, 0);
+  }
+  uint8_t *flat = malloc(m->size + 1);
+  if (flat == NULL) {
+    return PyErr_NoMemory();
+  }
+  size_t end = 0;
+  for (size_t i = 0; i < a->part_count; i++) {
+    memcpy(flat + end, a->parts[i].data, a->parts[i].size);
+    end += a->parts[i].size;
+  }
+  PyObject *object = term_link_decode(flat, end, 0);
+  free(flat);
+  return object;
+}
+
+PyObject *
+channel_decode(message *m)
+{
+  PyObject *object =
+      m->data != NULL ? term_link_decode(m->data, m->size, 0) : decode_parts(m);
+  message_release(m);
+  return object;
+}
+
+/* --- waiting on a thread ------------------------------------------------------------------- */
+
+typedef struct thread_waiter {
+  queue_waiter base;
+  thread_wait *wait;
+} thread_waiter;
+
+static int
+wake_thread(queue_waiter *base, enum queue_wake_reason reason)
+{
+  (void)reason;
+  thread_wait_wake(((thread_waiter *)base)->wait);
+  return 0;
+}
+
+/* Sleeps until the waiter has its message: QUEUE_OK, QUEUE_CLOSED, or -1 with an exception (timeout,
+ * cancelled). */
+static int
+await_message(channel_object *self, thread_waiter *w, int64_t deadline, message *m)
+{
+  queue *q = &self->channel->to_python;
+  for (;;) {
+    int slept;
+    Py_BEGIN_ALLOW_THREADS
+    slept = thread_wait_sleep(w->wait, deadline);
+    Py_END_ALLOW_THREADS
+    if (thread_wait_end(w->wait)) {
+      queue_cancel(q, &w->base);
+      PyErr_SetString(self->state->call_cancelled, "the caller is gone or has cancelled the call");
+      return -1;
+    }
+    thread_wait_begin(w->wait);
+    int result = queue_claim(q, &w->base, m);
+    if (result != QUEUE_EMPTY) {
+      return result;
+    }
+    if (slept == THREAD_WAIT_TIMEOUT) {
+      queue_cancel(q, &w->base);
+      PyErr_SetString(PyExc_TimeoutError, "no message came in time");
+      return -1;
+    }
+  }
+}
+
+/* Claims the next message: QUEUE_OK, QUEUE_CLOSED, or -1 with an exception.  Releases the GIL while it
+ * waits. */
+static int
+receive_message(channel_object *self, int64_t timeout, message *m)
+{
+  queue *q = &self->channel->to_python;
+  int result = queue_take(q, m);
+  if (result != QUEUE_EMPTY) {
+    return result;
+  }
+  thread_waiter w = {.base.wake = wake_thread, .wait = thread_wait_current()};
+  if (w.wait == NULL) {
+    PyErr_NoMemory();
+    return -1;
+  }
+  int64_t deadline = timeout < 0 ? THREAD_WAIT_FOREVER : thread_wait_clock() + timeout;
+  thread_wait_begin(w.wait);
+  result = queue_wait(q, &w.base, m);
+  if (result == QUEUE_EMPTY) {
+    result = await_message(self, &w, deadline, m);
+  }
+  thread_wait_end(w.wait);
+  return result;
+}
+
+/* --- methods ------------------------------------------------------------------------------- */
+
+static channel *
+queue_owner(PyObject *self)
+{
+  return ((channel_object *)self)->channel;
+}
+
+static PyObject *
+channel_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+  static char *keywords[] = {"ref", "poll", NULL};
+  PyObject *ref;
+  int poll = 0;
+  channel_state *state = channel_state_of(type);
+  if (state == NULL || channel_state_open(state) < 0 ||
+      !PyArg_ParseTupleAndKeywords(args, kwargs, "O|$p:Channel", keywords, &ref, &poll)) {
+    return NULL;
+  }
+  channel_handle *handle = channel_ref_resource(state, ref);
+  if (handle == NULL) {
+    return PyErr_Format(PyExc_TypeError, "Channel() takes an erlang.ChannelRef, not %.100s",
+                        Py_TYPE(ref)->tp_name);
+  }
+  channel_object *self = (channel_object *)type->tp_alloc(type, 0);
+  if (self != NULL) {
+    self->state = state;
+    self->channel = handle->channel;
+    channel_incref(self->channel);
+    self->poll = poll;
+  }
+  return (PyObject *)self;
+}
+
+static void
+channel_dealloc(PyObject *object)
+{
+  channel_object *self = (channel_object *)object;
+  PyTypeObject *type = Py_TYPE(object);
+  if (self->weakrefs != NULL) {
+    PyObject_ClearWeakRefs(object);
+  }
+  if (self->channel != NULL) {
+    channel_decref(self->channel);
+  }
+  type->tp_free(object);
+  Py_DECREF(type);
+}
+
+static PyObject *
+channel_receive(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+  static char *keywords[] = {"timeout", NULL};
+  PyObject *timeout = NULL;
+  int64_t nanoseconds;
+  message m;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:receive", keywords, &timeout) ||
+      channel_parse_timeout(timeout, &nanoseconds) < 0) {
+    return NULL;
+  }
+  int result = receive_message((channel_object *)self, nanoseconds, &m);
+  if (result == QUEUE_OK) {
+    return channel_decode(&m);
+  }
+  if (result == QUEUE_CLOSED) {
+    channel_set_closed(((channel_object *)self)->state);
+  }
+  return NULL;
+}
+
+static PyObject *
+channel_iternext(PyObject *self)
+{
+  message m;
+  /* QUEUE_CLOSED ends the iteration: NULL without an exception. */
+  return receive_message((channel_object *)self, -1, &m) == QUEUE_OK ? channel_decode(&m) : NULL;
+}
+
+static PyObject *
+channel_try_receive(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+  static char *keywords[] = {"default", NULL};
+  PyObject *fallback = Py_None;
+  message m;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:try_receive", keywords, &fallback)) {
+    return NULL;
+  }
+  switch (queue_take(&queue_owner(self)->to_python, &m)) {
+  case QUEUE_OK:
+    return channel_decode(&m);
+  case QUEUE_EMPTY:
+    return Py_NewRef(fallback);
+  default:
+    channel_set_closed(((channel_object *)self)->state);
+    return NULL;
+  }
+}
+
+static PyObject *
+channel_async_receive(PyObject *self, PyObject *args, PyObject *kwargs)
+{
+  static char *keywords[] = {"timeout", NULL};
+  PyObject *timeout = NULL;
+  int64_t nanoseconds;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:async_receive", keywords, &timeout) ||
+      channel_parse_timeout(timeout, &nanoseconds) < 0) {
+    return NULL;
+  }
+  return channel_await_new((channel_object *)self, AWAIT_RECEIVE, nanoseconds);
+}
+
+static PyObject *
+channel_anext(PyObject *self)
+{
+  return channel_await_new((channel_object *)self, AWAIT_NEXT, -1);
+}
+
+static PyObject *
+channel_close_method(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+  channel_close(queue_owner(self));
+  Py_RETURN_NONE;
+}
+
+static PyObject *
+channel_exit(PyObject *self, PyObject *Py_UNUSED(args))
+{
+  channel_close(queue_owner(self));
+  Py_RETURN_FALSE;
+}
+
+static PyObject *
+channel_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+  return Py_NewRef(self);
+}
+
+static PyObject *
+channel_aenter(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+  return channel_await_done(((channel_object *)self)->state, self);
+}
+
+static PyObject *
+channel_aexit(PyObject *self, PyObject *Py_UNUSED(args))
+{
+  channel_close(queue_owner(self));
+  return channel_await_done(((channel_object *)self)->state, Py_False);
+}
+
+/* --- _channel_wait ------------------------------------------------------------------------- */
+
+/* A one-shot wait that is reported to a loop by number; frees itself when it is over. */
+typedef struct callback_waiter {
+  queue_waiter base;
+  const loop_api *api;
+  loop_core *core; /* counted */
+  uint64_t id;
+} callback_waiter;
+
+static int
+wake_callback(queue_waiter *base, enum queue_wake_reason reason)
+{
+  callback_waiter *w = (callback_waiter *)base;
+  if (reason != QUEUE_WAKE_DROP) {
+    w->api->post(w->core, w->id, LOOP_EVENT_TIMER);
+  }
+  w->api->core_decref(w->core);
+  free(w);
+  return 0;
+}
+
+static PyObject *
+channel_wait_method(PyObject *object, PyObject *args)
+{
+  channel_object *self = (channel_object *)object;
+  unsigned long long id;
+  PyObject *loop;
+  if (!PyArg_ParseTuple(args, "KO:_channel_wait", &id, &loop) ||
+      channel_state_open_loops(self->state) < 0) {
+    return NULL;
+  }
+  loop_core *core = self->state->loop_api->core_of(loop);
+  if (core == NULL) {
+    PyErr_SetString(PyExc_TypeError, "_channel_wait() needs an ErlangEventLoop");
+    return NULL;
+  }
+  callback_waiter *w = calloc(1, sizeof(*w));
+  if (w == NULL) {
+    self->state->loop_api->core_decref(core);
+    return PyErr_NoMemory();
+  }
+  *w = (callback_waiter){.base = {.wake = wake_callback, .notify = 1},
+                         .api = self->state->loop_api,
+                         .core = core,
+                         .id = id};
+  if (queue_notify(&self->channel->to_python, &w->base) == QUEUE_OK) {
+    wake_callback(&w->base, QUEUE_WAKE_NOTIFY);
+  }
+  Py_RETURN_NONE;
+}
+
+/* --- the type ------------------------------------------------------------------------------ */
+
+static Py_ssize_t
+channel_length(PyObject *self)
+{
+  queue_info info;
+  queue_get_info(&queue_owner(self)->to_python, &info);
+  return (Py_ssize_t)info.messages;
+}
+
+static PyObject *
+channel_get_closed(PyObject *self, void *Py_UNUSED(closure))
+{
+  queue_info info;
+  queue_get_info(&queue_owner(self)->to_python, &info);
+  return PyBool_FromLong(info.closed);
+}
+
+/* A channel is true, empty or not. */
+static int
+channel_bool(PyObject *Py_UNUSED(self))
+{
+  return 1;
+}
+
+static PyObject *
+channel_repr(PyObject *self)
+{
+  queue_info info;
+  queue_get_info(&queue_owner(self)->to_python, &info);
+  return PyUnicode_FromFormat("<%s at %p: %zu queued, %zu bytes, %zu waiting%s>",
+                              Py_TYPE(self)->tp_name, queue_owner(self), info.messages, info.size,
+                              info.waiters, info.closed ? ", closed" : "");
+}
+
+static Py_hash_t
+channel_hash(PyObject *self)
+{
+  return _Py_HashPointer(queue_owner(self));
+}
+
+static PyObject *
+channel_compare(PyObject *self, PyObject *other, int op)
+{
+  channel_state *state = ((channel_object *)self)->state;
+  if (!PyObject_TypeCheck(other, state->channel_type) || (op != Py_EQ && op != Py_NE)) {
+    Py_RETURN_NOTIMPLEMENTED;
+  }
+  return PyBool_FromLong((queue_owner(self) == queue_owner(other)) == (op == Py_EQ));
+}
+
+static PyMethodDef channel_methods[] = {
+    {"receive", (PyCFunction)(void (*)(void))channel_receive, METH_VARARGS | METH_KEYWORDS,
+     "receive(timeout=None)\n\nThe next message; waits for it without the GIL.  ChannelClosed when the\n"
+     "channel is closed and drained; TimeoutError after timeout seconds."},
+    {"try_receive", (PyCFunction)(void (*)(void))channel_try_receive, METH_VARARGS | METH_KEYWORDS,
+     "try_receive(default=None)\n\nThe next message, or default when none is there.  ChannelClosed when\n"
+     "the channel is closed and drained."},
+    {"async_receive", (PyCFunction)(void (*)(void))channel_async_receive,
+     METH_VARARGS | METH_KEYWORDS,
+     "async_receive(timeout=None)\n\nAwait it for the next message.  ChannelClosed when the channel is\n"
+     "closed and drained; TimeoutError after timeout seconds.  Cancelling loses no message."},
+    {"close", channel_close_method, METH_NOARGS,
+     "close()\n\nRefuses further messages; what is queued can still be received.  Idempotent."},
+    {"_channel_wait", channel_wait_method, METH_VARARGS,
+     "_channel_wait(callback_id, loop)\n\nReports (callback_id, TIMER) to an ErlangEventLoop once, when a\n"
+     "message is there to take or the channel is closed and drained."},
+    {"__enter__", channel_enter, METH_NOARGS, NULL},
+    {"__exit__", channel_exit, METH_VARARGS, NULL},
+    {"__aenter__", channel_aenter, METH_NOARGS, NULL},
+    {"__aexit__", channel_aexit, METH_VARARGS, NULL},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Channel[T]: of messages of type T."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef channel_getset[] = {
+    {"closed", channel_get_closed, NULL, "Whether close() was called, from either side.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef channel_members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(channel_object, weakrefs), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot channel_slots[] = {
+    {Py_tp_doc, "Channel(ref, *, poll=False)\n\nReceives from the channel that ref, an erlang.ChannelRef,\n"
+                "names.  Iterating over it, or `async for`, takes messages until it is closed and\n"
+                "drained.  Any number of threads and coroutines may receive; each message reaches one\n"
+                "of them.  poll asks for polling where a coroutine waits on a foreign event loop.\n\n"
+                "A message that has no Python value (two keys of a map that are equal in Python, say)\n"
+                "raises TermError where it is received, and is gone; the channel goes on."},
+    {Py_tp_new, channel_new},
+    {Py_tp_dealloc, channel_dealloc},
+    {Py_tp_repr, channel_repr},
+    {Py_tp_hash, channel_hash},
+    {Py_tp_richcompare, channel_compare},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, channel_iternext},
+    {Py_am_aiter, PyObject_SelfIter},
+    {Py_am_anext, channel_anext},
+    {Py_sq_length, channel_length},
+    {Py_nb_bool, channel_bool},
+    {Py_tp_methods, channel_methods},
+    {Py_tp_getset, channel_getset},
+    {Py_tp_members, channel_members},
+    {0, NULL},
+};
+
+PyType_Spec channel_type_spec = {
+    .name = "erlang.channel.Channel",
+    .basicsize = sizeof(channel_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .slots = channel_slots,
+};
