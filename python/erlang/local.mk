@@ -3,4 +3,5 @@ PY_MODULES = \
 	python/erlang/__init__.py \
 	python/erlang/channel.py \
 	python/erlang/errors.py \
+	python/erlang/loop.py \
 	python/erlang/vm.py

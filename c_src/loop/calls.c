@@ -1,0 +1,295 @@
+/* call_soon, call_later and their like, and the creation of futures and tasks: what every asyncio
+ * program does all the time. */
+#include "loop_internal.h"
+
+#include <math.h>
+
+/* The keyword arguments that a scheduling method knows. */
+struct call_keywords {
+  const char *method;
+  const char *first; /* "delay" or "when", or NULL */
+};
+
+/* What a call gives: arguments in their order, keywords put in their places. */
+struct call_args {
+  PyObject *first;
+  PyObject *callback;
+  PyObject *context;
+  PyObject *const *args;
+  Py_ssize_t nargs;
+};
+
+static int
+missing_argument(const struct call_keywords *keywords, const char *name)
+{
+  PyErr_Format(PyExc_TypeError, "%s() missing required positional argument: '%s'",
+               keywords->method, name);
+  return -1;
+}
+
+/* Puts one keyword argument other than an interned "context" in its place. */
+static int
+take_keyword(const struct call_keywords *keywords, struct call_args *call, PyObject *name,
+             PyObject *value)
+{
+  PyObject **place = NULL;
+
+  if (PyUnicode_CompareWithASCIIString(name, "context") == 0)
+    place = &call->context;
+  else if (PyUnicode_CompareWithASCIIString(name, "callback") == 0)
+    place = &call->callback;
+  else if (keywords->first && PyUnicode_CompareWithASCIIString(name, keywords->first) == 0)
+    place = &call->first;
+  if (place == NULL) {
+    PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'",
+                 keywords->method, name);
+    return -1;
+  }
+  if (*place != NULL) {
+    PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument '%U'",
+                 keywords->method, name);
+    return -1;
+  }
+  *place = value;
+  return 0;
+}
+
+static int
+check_context(const struct call_keywords *keywords, PyObject *context)
+{
+  if (context == NULL || context == Py_None || PyContext_CheckExact(context))
+    return 0;
+  PyErr_Format(PyExc_TypeError, "%s() needs a contextvars.Context as context, not %.200s",
+               keywords->method, Py_TYPE(context)->tp_name);
+  return -1;
+}
+
+static int
+parse_call(native_loop *loop, const struct call_keywords *keywords, PyObject *const *args,
+           Py_ssize_t nargs, PyObject *kwnames, struct call_args *call)
+{
+  Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+  PyObject *const *values = args + nargs;
+
+  *call = (struct call_args){0};
+  if (keywords->first != NULL && nargs > 0) {
+    call->first = *args++;
+    nargs--;
+  }
+  if (nargs > 0) {
+    call->callback = *args++;
+    nargs--;
+  }
+  call->args = args;
+  call->nargs = nargs;
+  for (Py_ssize_t i = 0; i < nkw; i++) {
+    PyObject *name = PyTuple_GET_ITEM(kwnames, i);
+
+    if (name == loop->state->str_context && call->context == NULL)
+      call->context = values[i];
+    else if (take_keyword(keywords, call, name, values[i]) < 0)
+      return -1;
+  }
+  if (keywords->first != NULL && call->first == NULL)
+    return missing_argument(keywords, keywords->first);
+  if (call->callback == NULL)
+    return missing_argument(keywords, "callback");
+  return check_context(keywords, call->context);
+}
+
+/* What every scheduling method checks before it makes a handle. */
+static inline int
+check_call(native_loop *loop, const struct call_keywords *keywords, PyObject *callback,
+           bool check_thread)
+{
+  if (loop_check_closed(loop) < 0)
+    return -1;
+  return loop->debug ? debug_check_call(loop, callback, keywords->method, check_thread) : 0;
+}
+
+static handle *
+schedule(native_loop *loop, const struct call_keywords *keywords, const struct call_args *call,
+         bool check_thread)
+{
+  handle *h;
+
+  if (check_call(loop, keywords, call->callback, check_thread) < 0)
+    return NULL;
+  h = handle_new(loop, call->callback, call->args, call->nargs, call->context);
+  if (h != NULL && ready_push(&loop->ready, (PyObject *)h) < 0)
+    Py_CLEAR(h);
+  return h;
+}
+
+PyObject *
+loop_call_soon(native_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+  static const struct call_keywords keywords = {"call_soon", NULL};
+  struct call_args call;
+
+  if (parse_call(self, &keywords, args, nargs, kwnames, &call) < 0)
+    return NULL;
+  return (PyObject *)schedule(self, &keywords, &call, true);
+}
+
+/* Any Python thread.  The GIL guards the ready ring, so the handle goes straight there; the loop
+ * announces its sleep with the GIL held, so an awake loop will see it. */
+PyObject *
+loop_call_soon_threadsafe(native_loop *self, PyObject *const *args, Py_ssize_t nargs,
+                          PyObject *kwnames)
+{
+  static const struct call_keywords keywords = {"call_soon_threadsafe", NULL};
+  struct call_args call;
+  handle *h;
+
+  if (parse_call(self, &keywords, args, nargs, kwnames, &call) < 0)
+    return NULL;
+  h = schedule(self, &keywords, &call, false);
+  if (h != NULL)
+    pending_wake_if_asleep(self->core);
+  return (PyObject *)h;
+}
+
+/* The deadline in nanoseconds of a time in seconds, rounded up: a timer is never early. */
+static int64_t
+deadline_ns(double when)
+{
+  double ns = ceil(when * (double)NS_PER_SECOND);
+
+  if (ns >= (double)DEADLINE_NEVER)
+    return DEADLINE_NEVER;
+  return ns <= 0.0 ? 0 : (int64_t)ns;
+}
+
+static PyObject *
+schedule_at(native_loop *self, const struct call_keywords *keywords, const struct call_args *call,
+            double when)
+{
+  timer_handle *timer;
+
+  if (isnan(when)) {
+    PyErr_Format(PyExc_ValueError, "Invalid %s: NaN (not a number)", keywords->first);
+    return NULL;
+  }
+  if (check_call(self, keywords, call->callback, true) < 0)
+    return NULL;
+  timer = timer_handle_new(self, when, call->callback, call->args, call->nargs, call->context);
+  if (timer != NULL && timers_insert(&self->timers, timer, deadline_ns(when)) < 0)
+    Py_CLEAR(timer);
+  return (PyObject *)timer;
+}
+
+/* The seconds of a delay or a time; -1.0 with an exception set. */
+static double
+seconds_of(PyObject *number, const char *none_message)
+{
+  if (PyFloat_CheckExact(number))
+    return PyFloat_AS_DOUBLE(number);
+  if (number == Py_None) {
+    PyErr_SetString(PyExc_TypeError, none_message);
+    return -1.0;
+  }
+  return PyFloat_AsDouble(number);
+}
+
+PyObject *
+loop_call_later(native_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+  static const struct call_keywords keywords = {"call_later", "delay"};
+  struct call_args call;
+  double delay;
+
+  if (parse_call(self, &keywords, args, nargs, kwnames, &call) < 0)
+    return NULL;
+  delay = seconds_of(call.first, "delay must not be None");
+  if (delay == -1.0 && PyErr_Occurred())
+    return NULL;
+  return schedule_at(self, &keywords, &call,
+                     (double)loop_now() / (double)NS_PER_SECOND + delay);
+}
+
+PyObject *
+loop_call_at(native_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+  static const struct call_keywords keywords = {"call_at", "when"};
+  struct call_args call;
+  double when;
+
+  if (parse_call(self, &keywords, args, nargs, kwnames, &call) < 0)
+    return NULL;
+  when = seconds_of(call.first, "when cannot be None");
+  if (when == -1.0 && PyErr_Occurred())
+    return NULL;
+  return schedule_at(self, &keywords, &call, when);
+}
+
+/* --- futures and tasks ----------------------------------------------------------------------- */
+
+PyObject *
+loop_create_future(native_loop *self, PyObject *Py_UNUSED(ignored))
+{
+  PyObject *stack[] = {NULL, (PyObject *)self};
+
+  return PyObject_Vectorcall(self->state->future_type, stack + 1,
+                             PY_VECTORCALL_ARGUMENTS_OFFSET, self->state->names_loop);
+}
+
+/* The base class's create_task, for task factories and keywords that only it knows. */
+static PyObject *
+create_task_inherited(native_loop *self, PyObject *const *args, Py_ssize_t nargs,
+                      PyObject *kwnames)
+{
+  Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+  PyObject **stack = PyMem_Malloc((size_t)(1 + nargs + nkw) * sizeof(*stack));
+  PyObject *result;
+
+  if (stack == NULL)
+    return PyErr_NoMemory();
+  stack[0] = (PyObject *)self;
+  for (Py_ssize_t i = 0; i < nargs + nkw; i++)
+    stack[1 + i] = args[i];
+  result = PyObject_Vectorcall(self->state->create_task, stack, (size_t)nargs + 1, kwnames);
+  PyMem_Free(stack);
+  return result;
+}
+
+/* True when the call is create_task(coro, name=, context=), and stores what it gives. */
+static bool
+plain_create_task(native_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+                  PyObject **name, PyObject **context)
+{
+  Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+
+  if (self->task_factory != NULL || self->debug || nargs != 1)
+    return false;
+  for (Py_ssize_t i = 0; i < nkw; i++) {
+    PyObject *keyword = PyTuple_GET_ITEM(kwnames, i);
+
+    if (keyword == self->state->str_context)
+      *context = args[nargs + i];
+    else if (keyword == self->state->str_name)
+      *name = args[nargs + i];
+    else
+      return false;
+  }
+  return true;
+}
+
+PyObject *
+loop_create_task(native_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+  PyObject *name = Py_None, *context = Py_None;
+  PyObject *stack[5];
+
+  if (!plain_create_task(self, args, nargs, kwnames, &name, &context))
+    return create_task_inherited(self, args, nargs, kwnames);
+  if (loop_check_closed(self) < 0)
+    return NULL;
+  stack[0] = NULL;
+  stack[1] = args[0];
+  stack[2] = (PyObject *)self;
+  stack[3] = name;
+  stack[4] = context;
+  return PyObject_Vectorcall(self->state->task_type, stack + 1,
+                             1 | PY_VECTORCALL_ARGUMENTS_OFFSET, self->state->names_task);
+}

@@ -1,0 +1,328 @@
+/* What the files of erlang._loop share.  Every function here runs with the GIL held; one that must
+ * run on the loop's thread says so.  NULL and -1 mean that a Python exception is set. */
+#ifndef BEAMLOOP_LOOP_INTERNAL_H
+#define BEAMLOOP_LOOP_INTERNAL_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "loop_api.h"
+#include "pending.h"
+#include "poller.h"
+
+#define NS_PER_SECOND INT64_C(1000000000)
+#define DEADLINE_NEVER INT64_MAX
+
+typedef struct native_loop native_loop;
+
+/* --- handle.c -------------------------------------------------------------------------------- */
+
+#define HANDLE_INLINE_ARGS 3
+#define HANDLE_TUPLE_ARGS (-1) /* in nargs: args[0] is a tuple that holds them all */
+
+enum handle_flags {
+  HANDLE_CANCELLED = 1,
+  HANDLE_RUNNING = 2, /* a cancel leaves callback and arguments until the call has returned */
+};
+
+typedef struct handle {
+  PyObject_HEAD
+  PyObject *callback;         /* NULL once cancelled */
+  PyObject *context;
+  native_loop *loop;          /* strong */
+  PyObject *source_traceback; /* NULL unless created in debug mode */
+  PyObject *repr;             /* kept at cancel in debug mode, else NULL */
+  PyObject *weakrefs;
+  uint8_t flags;
+  int8_t nargs;
+  PyObject *args[HANDLE_INLINE_ARGS];
+} handle;
+
+typedef struct timer_handle {
+  handle base;
+  double when;
+  Py_ssize_t heap_index; /* -1 unless it is in the loop's timer heap */
+} timer_handle;
+
+/* --- state ----------------------------------------------------------------------------------- */
+
+struct free_list {
+  handle *first; /* linked through callback */
+  int count;
+};
+
+typedef struct loop_state {
+  PyTypeObject *handle_type;
+  PyTypeObject *timer_handle_type;
+  PyTypeObject *loop_type;
+  PyTypeObject *ready_type;
+  PyTypeObject *sock_op_type;
+  PyTypeObject *socket_type; /* socket.socket */
+  PyObject *future_type;     /* asyncio.Future */
+  PyObject *task_type;       /* asyncio.Task */
+  PyObject *extract_stack;   /* asyncio.format_helpers */
+  PyObject *format_callback; /* asyncio.format_helpers._format_callback_source */
+  PyObject *format_handle;   /* asyncio.base_events._format_handle */
+  PyObject *create_task;     /* asyncio.BaseEventLoop.create_task */
+  PyObject *logger;          /* asyncio.log.logger */
+  PyObject *check_ssl;       /* asyncio.base_events._check_ssl_socket */
+  PyObject *names_loop;      /* ("loop",) */
+  PyObject *names_task;      /* ("loop", "name", "context") */
+  PyObject *str_context;
+  PyObject *str_name;
+  PyObject *str_future_blocking;
+  PyObject *str_run;
+  PyObject *str_cancelled;
+  PyObject *str_call_exception_handler;
+  PyObject *str_set_result;
+  PyObject *str_done;
+  PyObject *str_fileno;
+  struct free_list free_handles;
+  struct free_list free_timers;
+} loop_state;
+
+extern struct PyModuleDef loop_module_def;
+
+/* The types are made of specs by module.c. */
+extern PyType_Spec handle_spec;
+extern PyType_Spec timer_handle_spec;
+extern PyType_Spec loop_spec;
+extern PyType_Spec ready_spec;
+extern PyType_Spec sock_op_spec;
+
+/* A new handle that calls callback(*args) in context (NULL or None: a copy of the current one). */
+handle *handle_new(native_loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                   PyObject *context);
+timer_handle *timer_handle_new(native_loop *loop, double when, PyObject *callback,
+                               PyObject *const *args, Py_ssize_t nargs, PyObject *context);
+
+/* Calls the callback unless cancelled.  An exception goes to the loop's handler; -1 only for
+ * SystemExit and KeyboardInterrupt (and what the exception handler itself raises). */
+int handle_run(handle *self);
+
+/* What cancel() does.  Never fails; an error in the callback's repr is reported as unraisable. */
+void handle_cancel(handle *self);
+
+/* A new tuple of the arguments. */
+PyObject *handle_args_tuple(handle *self);
+
+/* Frees what the free lists hold; at module dealloc. */
+void handle_free_lists_clear(loop_state *state);
+
+static inline bool
+handle_check(loop_state *state, PyObject *object)
+{
+  return Py_IS_TYPE(object, state->handle_type) || Py_IS_TYPE(object, state->timer_handle_type);
+}
+
+/* --- ready.c --------------------------------------------------------------------------------- */
+
+/* A ring of what is to run.  An item is an owned PyObject *, or a source event with bit 0 set. */
+struct ready_ring {
+  uintptr_t *items;
+  size_t head;
+  size_t len;
+  size_t capacity; /* a power of two, or 0 */
+};
+
+int ready_grow(struct ready_ring *ring);
+int ready_push(struct ready_ring *ring, PyObject *object);
+int ready_push_source(struct ready_ring *ring, uint64_t id, int kind);
+uintptr_t ready_pop(struct ready_ring *ring);
+void ready_clear(struct ready_ring *ring);
+void ready_shrink(struct ready_ring *ring);
+int ready_traverse(struct ready_ring *ring, visitproc visit, void *arg);
+PyObject *ready_view_new(native_loop *loop);
+
+#define READY_IS_SOURCE(item) ((item) & 1)
+#define READY_SOURCE_ID(item) ((uint64_t)(item) >> 4)
+#define READY_SOURCE_KIND(item) ((int)(((item) >> 1) & 7))
+
+/* --- timers.c -------------------------------------------------------------------------------- */
+
+struct timer_entry {
+  int64_t when; /* monotonic ns */
+  uint64_t seq; /* equal deadlines fire in the order in which they were set */
+  timer_handle *handle;
+};
+
+struct timer_heap {
+  struct timer_entry *entries;
+  Py_ssize_t len;
+  Py_ssize_t capacity;
+  uint64_t next_seq;
+};
+
+int timers_insert(struct timer_heap *heap, timer_handle *timer, int64_t when);
+void timers_remove(struct timer_heap *heap, timer_handle *timer);
+timer_handle *timers_pop(struct timer_heap *heap);
+void timers_clear(struct timer_heap *heap);
+int timers_traverse(struct timer_heap *heap, visitproc visit, void *arg);
+PyObject *timers_snapshot(struct timer_heap *heap);
+
+static inline int64_t
+timers_first(const struct timer_heap *heap)
+{
+  return heap->len > 0 ? heap->entries[0].when : DEADLINE_NEVER;
+}
+
+/* --- readers.c ------------------------------------------------------------------------------- */
+
+struct fd_watch {
+  PyObject *reader;   /* a handle or a sock_op, or NULL */
+  PyObject *writer;
+  uint32_t installed; /* the poller flags that the kernel was told */
+};
+
+struct fd_table {
+  struct fd_watch *watches; /* indexed by descriptor */
+  int capacity;
+  int watched;  /* how many have installed != 0 */
+  bool changed; /* since the last poll */
+};
+
+/* The descriptor of an integer or an object with fileno(); -1 with ValueError as selectors has. */
+int readers_fileno(PyObject *object);
+
+/* Loop's thread.  Makes object (a handle or a sock_op) what events of one direction run; the one
+ * that was there is cancelled. */
+int readers_set(native_loop *loop, int fd, uint32_t direction, PyObject *object);
+
+/* 1 when something was there, 0 when not; never raises. */
+int readers_unset(native_loop *loop, int fd, uint32_t direction);
+
+/* The borrowed object that serves a direction of fd, or NULL without an exception. */
+PyObject *readers_get(native_loop *loop, int fd, uint32_t direction);
+
+/* Waits in the poller and makes ready what the events name.  With collect (a list), appends
+ * (fd, kind) pairs to it instead.  timeout_ns 0 keeps the GIL; otherwise it is released. */
+int readers_poll(native_loop *loop, int64_t timeout_ns, PyObject *collect);
+
+/* Makes sure that the poller exists and that the core's waker is watched. */
+int readers_open_poller(native_loop *loop);
+
+void readers_clear(native_loop *loop);
+int readers_traverse(native_loop *loop, visitproc visit, void *arg);
+
+/* RuntimeError when an open transport uses fd, as asyncio has it. */
+int readers_check_no_transport(native_loop *loop, int fd);
+
+PyObject *loop_add_reader(native_loop *, PyObject *const *, Py_ssize_t);
+PyObject *loop_add_writer(native_loop *, PyObject *const *, Py_ssize_t);
+PyObject *loop_remove_reader(native_loop *, PyObject *);
+PyObject *loop_remove_writer(native_loop *, PyObject *);
+PyObject *loop_private_add_reader(native_loop *, PyObject *const *, Py_ssize_t);
+PyObject *loop_private_add_writer(native_loop *, PyObject *const *, Py_ssize_t);
+PyObject *loop_private_remove_reader(native_loop *, PyObject *);
+PyObject *loop_private_remove_writer(native_loop *, PyObject *);
+PyObject *loop_watched(native_loop *, PyObject *);
+
+/* --- sources.c ------------------------------------------------------------------------------- */
+
+struct source {
+  loop_source_fn fn; /* NULL when the slot is free */
+  PyObject *owner;
+  uint64_t id;       /* generation and slot; the last one used when the slot is free */
+  uint32_t next_free;
+};
+
+struct source_table {
+  struct source *slots;
+  uint32_t len; /* slots in use or on the free list */
+  uint32_t capacity;
+  uint32_t first_free; /* slot + 1, or 0 */
+  uint32_t live;
+};
+
+uint64_t sources_add(native_loop *loop, loop_source_fn fn, PyObject *owner);
+int sources_remove(native_loop *loop, uint64_t id);
+/* Loop's thread.  Runs the source of id, if it is there still.  As handle_run reports errors. */
+int sources_run(native_loop *loop, uint64_t id, int kind);
+void sources_clear(native_loop *loop);
+int sources_traverse(struct source_table *table, visitproc visit, void *arg);
+
+/* --- the loop object ------------------------------------------------------------------------- */
+
+struct loop_stats {
+  uint64_t callbacks;     /* run since the loop was made */
+  uint64_t iterations;
+  int64_t last_iteration; /* when it began, monotonic ns */
+  int64_t max_lag;        /* the latest that a timer fired, ns */
+};
+
+struct native_loop {
+  PyObject_HEAD
+  loop_core *core;
+  loop_state *state; /* the module's; lives as long as the type */
+  poller *poller;    /* NULL until a descriptor is watched */
+  struct ready_ring ready;
+  struct timer_heap timers;
+  struct fd_table fds;
+  struct source_table sources;
+  struct loop_stats stats;
+  PyObject *timers_map;      /* loop._timers: callback id -> handle */
+  PyObject *transports;      /* loop._transports */
+  PyObject *transports_data; /* its dict of weak references, or NULL */
+  PyObject *task_factory;    /* NULL: none */
+  unsigned long thread_id;   /* valid while running */
+  bool running;
+  bool closed;
+  bool stopping;
+  bool debug;
+  bool interruptible; /* signals must end the sleep: sleep in the poller */
+  int64_t last_poll;  /* monotonic ns */
+};
+
+int64_t loop_now(void);
+int loop_check_closed(native_loop *loop);
+/* Calls the loop's exception handler with the exception that is set now, as asyncio words it. */
+int loop_report_exception(native_loop *loop, PyObject *message, handle *h);
+
+/* --- calls.c: call_soon and its like --------------------------------------------------------- */
+
+PyObject *loop_call_soon(native_loop *, PyObject *const *, Py_ssize_t, PyObject *);
+PyObject *loop_call_soon_threadsafe(native_loop *, PyObject *const *, Py_ssize_t, PyObject *);
+PyObject *loop_call_later(native_loop *, PyObject *const *, Py_ssize_t, PyObject *);
+PyObject *loop_call_at(native_loop *, PyObject *const *, Py_ssize_t, PyObject *);
+PyObject *loop_create_future(native_loop *, PyObject *);
+PyObject *loop_create_task(native_loop *, PyObject *const *, Py_ssize_t, PyObject *);
+
+/* --- loop_run.c ------------------------------------------------------------------------------ */
+
+/* The native loop that runs on this thread, borrowed; NULL without an exception. */
+PyObject *loop_running(void);
+PyObject *loop_run_native(native_loop *, PyObject *);
+PyObject *loop_run_once(native_loop *, PyObject *);
+PyObject *loop_run_once_native_for(native_loop *, PyObject *);
+PyObject *loop_dispatch(native_loop *, PyObject *const *, Py_ssize_t);
+
+/* --- debug.c --------------------------------------------------------------------------------- */
+
+/* The stack of the Python code that runs now, as asyncio keeps it in debug mode. */
+PyObject *debug_source_traceback(loop_state *state);
+/* "callback(args) at file:line". */
+PyObject *debug_format_callback(native_loop *loop, PyObject *callback, PyObject *args);
+/* Thread and callback checks of debug mode; check_thread false for call_soon_threadsafe. */
+int debug_check_call(native_loop *loop, PyObject *callback, const char *method, bool check_thread);
+/* handle_run with the current handle set and slow callbacks logged. */
+int debug_run(native_loop *loop, PyObject *object);
+
+/* --- sock_ops.c ------------------------------------------------------------------------------ */
+
+/* Loop's thread.  The descriptor that a sock_op waits for is ready; never raises. */
+void sock_op_ready(PyObject *op);
+
+#define SOCK_METHOD(name)                                                                          \
+  PyObject *name(native_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+SOCK_METHOD(loop_sock_recv);
+SOCK_METHOD(loop_sock_recv_into);
+SOCK_METHOD(loop_sock_recvfrom);
+SOCK_METHOD(loop_sock_recvfrom_into);
+SOCK_METHOD(loop_sock_sendall);
+SOCK_METHOD(loop_sock_sendto);
+SOCK_METHOD(loop_sock_connect);
+SOCK_METHOD(loop_sock_accept);
+
+#endif

@@ -1,0 +1,390 @@
+/* Iterations of the loop: wait, gather what became due, run what is ready. */
+#include "loop_internal.h"
+
+#include <time.h>
+
+/* A busy loop asks the poller at least this often, so that ready callbacks never starve I/O. */
+#define POLL_INTERVAL_NS 250000
+
+/* Ids that _run_once_native_for gives due timers lie above those that callers choose. */
+#define TIMER_ID_BASE (INT64_C(1) << 62)
+
+/* The loop that runs on this thread: borrowed, set only while its C code is on the stack. */
+static _Thread_local native_loop *running_here;
+
+PyObject *
+loop_running(void)
+{
+  return (PyObject *)running_here;
+}
+
+int64_t
+loop_now(void)
+{
+  struct timespec ts;
+
+  clock_gettime(CLOCK_MONOTONIC, &ts);
+  return (int64_t)ts.tv_sec * NS_PER_SECOND + ts.tv_nsec;
+}
+
+/* --- waiting --------------------------------------------------------------------------------- */
+
+/* Sleeps until something is posted or ready, or until the deadline. */
+static int
+loop_sleep(native_loop *self, int64_t now, int64_t deadline, PyObject *collect)
+{
+  PyThreadState *saved;
+
+  ready_shrink(&self->ready);
+  if (self->fds.watched > 0 || self->interruptible) {
+    if (readers_open_poller(self) < 0)
+      return -1;
+    if (!pending_prepare(self->core, PENDING_WAIT_POLLER))
+      return 0;
+    return readers_poll(self, deadline == DEADLINE_NEVER ? -1 : deadline - now, collect);
+  }
+  if (!pending_prepare(self->core, PENDING_WAIT_COND))
+    return 0;
+  saved = PyEval_SaveThread();
+  pending_wait(self->core, deadline == DEADLINE_NEVER ? -1 : deadline);
+  PyEval_RestoreThread(saved);
+  return 0;
+}
+
+/* Asks the poller without waiting, unless it was asked just now. */
+static int
+loop_poll(native_loop *self, int64_t now, PyObject *collect)
+{
+  if (self->fds.watched == 0)
+    return 0;
+  if (!self->fds.changed && now - self->last_poll < POLL_INTERVAL_NS)
+    return 0;
+  self->last_poll = now;
+  if (PyErr_CheckSignals() < 0)
+    return -1;
+  return readers_poll(self, 0, collect);
+}
+
+/* Waits once, at most until limit.  *now is the time afterwards, 0 when nothing needs it. */
+static int
+loop_wait(native_loop *self, int64_t limit, PyObject *collect, int64_t *now)
+{
+  bool busy = self->ready.len > 0 || self->stopping || pending_count(self->core) > 0;
+  int64_t deadline = timers_first(&self->timers);
+  int rc;
+
+  *now = 0;
+  if (busy && self->fds.watched == 0 && deadline == DEADLINE_NEVER)
+    return 0;
+  *now = loop_now();
+  if (limit < deadline)
+    deadline = limit;
+  if (busy || deadline <= *now)
+    return loop_poll(self, *now, collect);
+  rc = loop_sleep(self, *now, deadline, collect);
+  *now = self->last_poll = loop_now();
+  return rc;
+}
+
+/* --- what became due ------------------------------------------------------------------------- */
+
+/* Takes the handle of a callback id out of loop._timers; NULL without an exception when it is not
+ * there. */
+static PyObject *
+take_timer(native_loop *self, uint64_t id)
+{
+  PyObject *key = PyLong_FromUnsignedLongLong(id);
+  PyObject *object;
+
+  if (key == NULL)
+    return NULL;
+  object = PyDict_GetItemWithError(self->timers_map, key);
+  if (object != NULL) {
+    Py_INCREF(object);
+    if (PyDict_DelItem(self->timers_map, key) < 0)
+      Py_CLEAR(object);
+  }
+  Py_DECREF(key);
+  return object;
+}
+
+/* Makes ready what a posted event stands for.  One that stands for nothing any more is ignored. */
+static int
+ready_event(native_loop *self, uint64_t id, int kind)
+{
+  PyObject *object;
+  int rc;
+
+  if (kind >= LOOP_EVENT_SOURCE)
+    return ready_push_source(&self->ready, id, kind);
+  if (kind == LOOP_EVENT_TIMER) {
+    object = take_timer(self, id);
+    if (object == NULL)
+      return PyErr_Occurred() ? -1 : 0;
+    rc = ready_push(&self->ready, object);
+    Py_DECREF(object);
+    return rc;
+  }
+  object = id > INT_MAX ? NULL : readers_get(self, (int)id, (uint32_t)kind);
+  return object == NULL ? 0 : ready_push(&self->ready, object);
+}
+
+static int
+append_event(PyObject *list, uint64_t id, int kind)
+{
+  PyObject *pair = Py_BuildValue("(Ki)", (unsigned long long)id, kind);
+  int rc = pair == NULL ? -1 : PyList_Append(list, pair);
+
+  Py_XDECREF(pair);
+  return rc;
+}
+
+/* Empties the pending queue, in one batch, into the ready ring or into collect. */
+static int
+drain_pending(native_loop *self, PyObject *collect)
+{
+  pending_event *events;
+  size_t count;
+
+  if (pending_count(self->core) == 0)
+    return 0;
+  events = pending_take(self->core, &count);
+  for (size_t i = 0; i < count; i++) {
+    int rc = collect != NULL ? append_event(collect, events[i].id, events[i].kind)
+                             : ready_event(self, events[i].id, events[i].kind);
+
+    if (rc < 0)
+      return -1;
+  }
+  return 0;
+}
+
+static void
+note_lag(native_loop *self, int64_t now)
+{
+  int64_t lag = now - timers_first(&self->timers);
+
+  if (lag > self->stats.max_lag)
+    self->stats.max_lag = lag;
+}
+
+/* Moves the timers that are due into the ready ring. */
+static int
+fire_timers(native_loop *self, int64_t now)
+{
+  while (timers_first(&self->timers) <= now) {
+    timer_handle *timer;
+    int rc;
+
+    note_lag(self, now);
+    timer = timers_pop(&self->timers);
+    rc = ready_push(&self->ready, (PyObject *)timer);
+    Py_DECREF(timer);
+    if (rc < 0)
+      return -1;
+  }
+  return 0;
+}
+
+/* Moves the timers that are due into loop._timers and notes their ids. */
+static int
+collect_timers(native_loop *self, int64_t now, PyObject *collect)
+{
+  while (timers_first(&self->timers) <= now) {
+    uint64_t id = (uint64_t)TIMER_ID_BASE + self->timers.next_seq++;
+    PyObject *timer, *key;
+    int rc;
+
+    note_lag(self, now);
+    timer = (PyObject *)timers_pop(&self->timers);
+    key = PyLong_FromUnsignedLongLong(id);
+    rc = key == NULL ? -1 : PyDict_SetItem(self->timers_map, key, timer);
+    Py_XDECREF(key);
+    Py_DECREF(timer);
+    if (rc < 0 || append_event(collect, id, LOOP_EVENT_TIMER) < 0)
+      return -1;
+  }
+  return 0;
+}
+
+/* --- running --------------------------------------------------------------------------------- */
+
+/* Runs a handle that is not ours, as asyncio does. */
+static int
+run_foreign(native_loop *self, PyObject *object)
+{
+  PyObject *cancelled = PyObject_GetAttr(object, self->state->str_cancelled);
+  int skip = cancelled == NULL ? -1 : PyObject_IsTrue(cancelled);
+  PyObject *result;
+
+  Py_XDECREF(cancelled);
+  if (skip != 0)
+    return skip < 0 ? -1 : 0;
+  if (self->debug)
+    return debug_run(self, object);
+  result = PyObject_CallMethodNoArgs(object, self->state->str_run);
+  Py_XDECREF(result);
+  return result == NULL ? -1 : 0;
+}
+
+static int
+run_object(native_loop *self, PyObject *object)
+{
+  if (Py_IS_TYPE(object, self->state->sock_op_type)) {
+    sock_op_ready(object);
+    return 0;
+  }
+  if (!handle_check(self->state, object))
+    return run_foreign(self, object);
+  if (((handle *)object)->flags & HANDLE_CANCELLED)
+    return 0;
+  return self->debug ? debug_run(self, object) : handle_run((handle *)object);
+}
+
+/* Runs what is ready now; what that makes ready waits for the next iteration. */
+static int
+run_ready(native_loop *self)
+{
+  size_t todo = self->ready.len;
+  int rc = 0;
+
+  self->stats.callbacks += todo;
+  while (todo-- > 0 && self->ready.len > 0 && rc == 0) {
+    uintptr_t item = ready_pop(&self->ready);
+
+    if (READY_IS_SOURCE(item)) {
+      rc = sources_run(self, READY_SOURCE_ID(item), READY_SOURCE_KIND(item));
+    } else {
+      rc = run_object(self, (PyObject *)item);
+      Py_DECREF((PyObject *)item);
+    }
+  }
+  return rc;
+}
+
+static int
+iterate(native_loop *self)
+{
+  int64_t now;
+
+  if (loop_wait(self, DEADLINE_NEVER, NULL, &now) < 0 || drain_pending(self, NULL) < 0)
+    return -1;
+  if (now != 0) {
+    self->stats.last_iteration = now;
+    if (fire_timers(self, now) < 0)
+      return -1;
+  }
+  self->stats.iterations++;
+  return run_ready(self);
+}
+
+PyObject *
+loop_run_native(native_loop *self, PyObject *Py_UNUSED(ignored))
+{
+  native_loop *outer = running_here;
+  int rc;
+
+  running_here = self;
+  self->fds.changed = true;
+  do {
+    rc = iterate(self);
+  } while (rc == 0 && !self->stopping);
+  running_here = outer;
+  if (rc < 0)
+    return NULL;
+  Py_RETURN_NONE;
+}
+
+PyObject *
+loop_run_once(native_loop *self, PyObject *Py_UNUSED(ignored))
+{
+  native_loop *outer = running_here;
+  int rc;
+
+  running_here = self;
+  self->fds.changed = true;
+  rc = iterate(self);
+  running_here = outer;
+  if (rc < 0)
+    return NULL;
+  Py_RETURN_NONE;
+}
+
+/* The time that is timeout_ms (a number, or None for no limit) from now; -1 on error. */
+static int64_t
+limit_after(PyObject *timeout_ms)
+{
+  double ns;
+
+  if (timeout_ms == Py_None)
+    return DEADLINE_NEVER;
+  ns = PyFloat_AsDouble(timeout_ms) * 1e6;
+  if (PyErr_Occurred())
+    return -1;
+  if (ns < 0.0 || ns >= 9e18)
+    return DEADLINE_NEVER;
+  return loop_now() + (int64_t)ns;
+}
+
+PyObject *
+loop_run_once_native_for(native_loop *self, PyObject *timeout_ms)
+{
+  native_loop *outer = running_here;
+  int64_t limit, now;
+  PyObject *collect;
+  int rc;
+
+  if (loop_check_closed(self) < 0)
+    return NULL;
+  limit = limit_after(timeout_ms);
+  if (limit < 0)
+    return NULL;
+  collect = PyList_New(0);
+  if (collect == NULL)
+    return NULL;
+  running_here = self;
+  self->fds.changed = true;
+  rc = loop_wait(self, limit, collect, &now);
+  running_here = outer;
+  if (rc == 0)
+    rc = drain_pending(self, collect);
+  if (rc == 0 && now != 0)
+    rc = collect_timers(self, now, collect);
+  if (rc < 0)
+    Py_CLEAR(collect);
+  return collect;
+}
+
+PyObject *
+loop_dispatch(native_loop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+  native_loop *outer = running_here;
+  PyObject *object = NULL;
+  uint64_t id;
+  int kind, rc = 0;
+
+  if (nargs != 2) {
+    PyErr_Format(PyExc_TypeError, "_dispatch() takes 2 arguments (%zd given)", nargs);
+    return NULL;
+  }
+  id = PyLong_AsUnsignedLongLong(args[0]);
+  if (PyErr_Occurred())
+    return NULL;
+  kind = (int)PyLong_AsLong(args[1]);
+  if (PyErr_Occurred())
+    return NULL;
+  running_here = self;
+  if (kind >= LOOP_EVENT_SOURCE)
+    rc = sources_run(self, id, kind);
+  else if (kind == LOOP_EVENT_TIMER)
+    object = take_timer(self, id);
+  else if (id <= INT_MAX && (kind == LOOP_EVENT_READ || kind == LOOP_EVENT_WRITE))
+    object = Py_XNewRef(readers_get(self, (int)id, (uint32_t)kind));
+  if (object != NULL)
+    rc = run_object(self, object);
+  Py_XDECREF(object);
+  running_here = outer;
+  if (rc < 0 || PyErr_Occurred())
+    return NULL;
+  Py_RETURN_NONE;
+}

@@ -1,0 +1,254 @@
+/* The extension module erlang._loop: its state, and the capsule of the C API. */
+#include "loop_internal.h"
+
+/* --- the C API ------------------------------------------------------------------------------- */
+
+/* The native loop that object is, or NULL without an exception. */
+static native_loop *
+as_native_loop(PyObject *object)
+{
+  PyObject *module = PyType_GetModuleByDef(Py_TYPE(object), &loop_module_def);
+  loop_state *state;
+
+  if (module == NULL) {
+    PyErr_Clear();
+    return NULL;
+  }
+  state = PyModule_GetState(module);
+  return PyObject_TypeCheck(object, state->loop_type) ? (native_loop *)object : NULL;
+}
+
+static loop_core *
+api_core_of(PyObject *object)
+{
+  native_loop *loop = as_native_loop(object);
+
+  if (loop == NULL)
+    return NULL;
+  pending_incref(loop->core);
+  return loop->core;
+}
+
+static uint64_t
+api_source_add(PyObject *object, loop_source_fn fn, PyObject *owner)
+{
+  native_loop *loop = as_native_loop(object);
+
+  if (loop == NULL) {
+    PyErr_SetString(PyExc_TypeError, "a native event loop was expected");
+    return 0;
+  }
+  return sources_add(loop, fn, owner);
+}
+
+static int
+api_source_remove(PyObject *object, uint64_t id)
+{
+  native_loop *loop = as_native_loop(object);
+
+  return loop == NULL ? 0 : sources_remove(loop, id);
+}
+
+static const loop_api api_table = {
+    .version = LOOP_API_VERSION,
+    .size = sizeof(loop_api),
+    .core_of = api_core_of,
+    .core_incref = pending_incref,
+    .core_decref = pending_decref,
+    .post = pending_post,
+    .source_add = api_source_add,
+    .source_remove = api_source_remove,
+    .running = loop_running,
+};
+
+/* --- module state ---------------------------------------------------------------------------- */
+
+/* A new reference to module.name. */
+static PyObject *
+import_from(const char *module_name, const char *name)
+{
+  PyObject *module = PyImport_ImportModule(module_name);
+  PyObject *object = module == NULL ? NULL : PyObject_GetAttrString(module, name);
+
+  Py_XDECREF(module);
+  return object;
+}
+
+static int
+import_all(loop_state *state)
+{
+  const struct {
+    PyObject **place;
+    const char *module;
+    const char *name;
+  } imports[] = {
+      {&state->future_type, "asyncio.futures", "Future"},
+      {&state->task_type, "asyncio.tasks", "Task"},
+      {&state->extract_stack, "asyncio.format_helpers", "extract_stack"},
+      {&state->format_callback, "asyncio.format_helpers", "_format_callback_source"},
+      {&state->format_handle, "asyncio.base_events", "_format_handle"},
+      {&state->check_ssl, "asyncio.base_events", "_check_ssl_socket"},
+      {&state->logger, "asyncio.log", "logger"},
+      {(PyObject **)&state->socket_type, "socket", "socket"},
+  };
+
+  for (size_t i = 0; i < Py_ARRAY_LENGTH(imports); i++) {
+    *imports[i].place = import_from(imports[i].module, imports[i].name);
+    if (*imports[i].place == NULL)
+      return -1;
+  }
+  return 0;
+}
+
+static int
+make_strings(loop_state *state)
+{
+  const struct {
+    PyObject **place;
+    const char *text;
+  } strings[] = {
+      {&state->str_context, "context"},
+      {&state->str_name, "name"},
+      {&state->str_future_blocking, "_asyncio_future_blocking"},
+      {&state->str_run, "_run"},
+      {&state->str_cancelled, "_cancelled"},
+      {&state->str_call_exception_handler, "call_exception_handler"},
+      {&state->str_set_result, "set_result"},
+      {&state->str_done, "done"},
+      {&state->str_fileno, "fileno"},
+  };
+  PyObject *base;
+
+  for (size_t i = 0; i < Py_ARRAY_LENGTH(strings); i++) {
+    *strings[i].place = PyUnicode_InternFromString(strings[i].text);
+    if (*strings[i].place == NULL)
+      return -1;
+  }
+  state->names_loop = Py_BuildValue("(s)", "loop");
+  state->names_task = Py_BuildValue("(sss)", "loop", "name", "context");
+  base = import_from("asyncio.base_events", "BaseEventLoop");
+  if (base != NULL)
+    state->create_task = PyObject_GetAttrString(base, "create_task");
+  Py_XDECREF(base);
+  return state->names_loop && state->names_task && state->create_task ? 0 : -1;
+}
+
+static int
+add_type(PyObject *module, PyTypeObject **place, PyType_Spec *spec, PyObject *bases)
+{
+  *place = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, bases);
+  return *place == NULL ? -1 : PyModule_AddType(module, *place);
+}
+
+static int
+make_types(PyObject *module, loop_state *state)
+{
+  if (add_type(module, &state->handle_type, &handle_spec, NULL) < 0 ||
+      add_type(module, &state->timer_handle_type, &timer_handle_spec,
+               (PyObject *)state->handle_type) < 0 ||
+      add_type(module, &state->ready_type, &ready_spec, NULL) < 0 ||
+      add_type(module, &state->sock_op_type, &sock_op_spec, NULL) < 0)
+    return -1;
+  /* Only TimerHandle derives from Handle: the free lists rely on exact types. */
+  state->handle_type->tp_flags &= ~Py_TPFLAGS_BASETYPE;
+  return add_type(module, &state->loop_type, &loop_spec, NULL);
+}
+
+static int
+module_exec(PyObject *module)
+{
+  loop_state *state = PyModule_GetState(module);
+  PyObject *capsule;
+  int rc;
+
+  if (import_all(state) < 0 || make_strings(state) < 0 || make_types(module, state) < 0)
+    return -1;
+  capsule = PyCapsule_New((void *)&api_table, LOOP_API_CAPSULE, NULL);
+  if (capsule == NULL)
+    return -1;
+  rc = PyModule_AddObjectRef(module, "_C_API", capsule);
+  Py_DECREF(capsule);
+  if (rc < 0 || PyModule_AddIntConstant(module, "READ", LOOP_EVENT_READ) < 0 ||
+      PyModule_AddIntConstant(module, "WRITE", LOOP_EVENT_WRITE) < 0 ||
+      PyModule_AddIntConstant(module, "TIMER", LOOP_EVENT_TIMER) < 0)
+    return -1;
+  return PyModule_AddIntConstant(module, "SOURCE", LOOP_EVENT_SOURCE);
+}
+
+/* Every object that the state holds, once each. */
+#define STATE_OBJECTS(apply, state)                                                                \
+  apply((state)->handle_type);                                                                     \
+  apply((state)->timer_handle_type);                                                               \
+  apply((state)->loop_type);                                                                       \
+  apply((state)->ready_type);                                                                      \
+  apply((state)->sock_op_type);                                                                    \
+  apply((state)->socket_type);                                                                     \
+  apply((state)->future_type);                                                                     \
+  apply((state)->task_type);                                                                       \
+  apply((state)->extract_stack);                                                                   \
+  apply((state)->format_callback);                                                                 \
+  apply((state)->format_handle);                                                                   \
+  apply((state)->create_task);                                                                     \
+  apply((state)->logger);                                                                          \
+  apply((state)->check_ssl);                                                                       \
+  apply((state)->names_loop);                                                                      \
+  apply((state)->names_task);                                                                      \
+  apply((state)->str_context);                                                                     \
+  apply((state)->str_name);                                                                        \
+  apply((state)->str_future_blocking);                                                             \
+  apply((state)->str_run);                                                                         \
+  apply((state)->str_cancelled);                                                                   \
+  apply((state)->str_call_exception_handler);                                                      \
+  apply((state)->str_set_result);                                                                  \
+  apply((state)->str_done);                                                                        \
+  apply((state)->str_fileno)
+
+static int
+module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+  loop_state *state = PyModule_GetState(module);
+
+  STATE_OBJECTS(Py_VISIT, state);
+  return 0;
+}
+
+static int
+module_clear(PyObject *module)
+{
+  loop_state *state = PyModule_GetState(module);
+
+  handle_free_lists_clear(state);
+  STATE_OBJECTS(Py_CLEAR, state);
+  return 0;
+}
+
+static void
+module_free(void *module)
+{
+  (void)module_clear(module);
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+struct PyModuleDef loop_module_def = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "erlang._loop",
+    .m_doc = "The native part of the asyncio event loop of the erlang package.",
+    .m_size = sizeof(loop_state),
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC
+PyInit__loop(void)
+{
+  return PyModuleDef_Init(&loop_module_def);
+}

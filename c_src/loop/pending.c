@@ -1,0 +1,239 @@
+/* The pending queue; see pending.h.  Two buffers change places at every drain, so that a steady
+ * stream of events allocates nothing. */
+#include "pending.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "waker.h"
+
+/* A drained buffer larger than this is given back instead of kept for reuse. */
+#define PENDING_KEEP_EVENTS 4096
+
+struct pending_buffer {
+  pending_event *events;
+  size_t count;
+  size_t capacity;
+};
+
+struct loop_core {
+  atomic_int refs;
+  pthread_mutex_t lock;
+  pthread_cond_t cond;          /* waits use lock and the monotonic clock */
+  struct pending_buffer queued; /* guarded by lock */
+  struct pending_buffer taken;  /* the loop's thread alone */
+  atomic_size_t count;          /* mirrors queued.count; written under lock */
+  atomic_int state;             /* enum pending_state; written under lock */
+  int waker_fd;                 /* guarded by lock; -1 until the first sleep in the poller */
+  bool closed;                  /* guarded by lock */
+};
+
+loop_core *
+pending_new(void)
+{
+  loop_core *core = calloc(1, sizeof(*core));
+  pthread_condattr_t attr;
+
+  if (core == NULL)
+    return NULL;
+  atomic_init(&core->refs, 1);
+  atomic_init(&core->count, 0);
+  atomic_init(&core->state, PENDING_AWAKE);
+  core->waker_fd = -1;
+  pthread_mutex_init(&core->lock, NULL);
+  pthread_condattr_init(&attr);
+  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+  pthread_cond_init(&core->cond, &attr);
+  pthread_condattr_destroy(&attr);
+  return core;
+}
+
+void
+pending_incref(loop_core *core)
+{
+  atomic_fetch_add_explicit(&core->refs, 1, memory_order_relaxed);
+}
+
+void
+pending_decref(loop_core *core)
+{
+  if (atomic_fetch_sub_explicit(&core->refs, 1, memory_order_acq_rel) != 1)
+    return;
+  if (core->waker_fd >= 0)
+    waker_close(core->waker_fd);
+  pthread_cond_destroy(&core->cond);
+  pthread_mutex_destroy(&core->lock);
+  free(core->queued.events);
+  free(core->taken.events);
+  free(core);
+}
+
+/* Call with the lock held.  0, or -1 when memory is short. */
+static int
+buffer_append(struct pending_buffer *buffer, uint64_t id, int kind)
+{
+  if (buffer->count == buffer->capacity) {
+    size_t capacity = buffer->capacity ? buffer->capacity * 2 : 64;
+    pending_event *events = realloc(buffer->events, capacity * sizeof(*events));
+
+    if (events == NULL)
+      return -1;
+    buffer->events = events;
+    buffer->capacity = capacity;
+  }
+  buffer->events[buffer->count++] = (pending_event){.id = id, .kind = kind};
+  return 0;
+}
+
+/* Call with the lock held; releases it.  Ends the loop's sleep, whichever it is.  The eventfd is
+ * written under the lock, because pending_close may close it; the condition lives as long as the
+ * caller's reference, and signalling it without the lock spares the sleeper one block on it. */
+static void
+wake_and_unlock(loop_core *core)
+{
+  int state = atomic_load_explicit(&core->state, memory_order_relaxed);
+
+  if (state == PENDING_AWAKE) {
+    pthread_mutex_unlock(&core->lock);
+    return;
+  }
+  atomic_store_explicit(&core->state, PENDING_AWAKE, memory_order_relaxed);
+  if (state == PENDING_WAIT_POLLER && core->waker_fd >= 0)
+    waker_wake(core->waker_fd);
+  pthread_mutex_unlock(&core->lock);
+  if (state == PENDING_WAIT_COND)
+    pthread_cond_signal(&core->cond);
+}
+
+int
+pending_post(loop_core *core, uint64_t id, int kind)
+{
+  pthread_mutex_lock(&core->lock);
+  if (core->closed || buffer_append(&core->queued, id, kind) < 0) {
+    pthread_mutex_unlock(&core->lock);
+    return -1;
+  }
+  atomic_store_explicit(&core->count, core->queued.count, memory_order_relaxed);
+  wake_and_unlock(core);
+  return 0;
+}
+
+void
+pending_wake(loop_core *core)
+{
+  pthread_mutex_lock(&core->lock);
+  wake_and_unlock(core);
+}
+
+void
+pending_wake_if_asleep(loop_core *core)
+{
+  if (atomic_load_explicit(&core->state, memory_order_relaxed) != PENDING_AWAKE)
+    pending_wake(core);
+}
+
+void
+pending_close(loop_core *core)
+{
+  pthread_mutex_lock(&core->lock);
+  core->closed = true;
+  core->queued.count = 0;
+  atomic_store_explicit(&core->count, 0, memory_order_relaxed);
+  if (core->waker_fd >= 0)
+    waker_close(core->waker_fd);
+  core->waker_fd = -1;
+  wake_and_unlock(core);
+}
+
+size_t
+pending_count(loop_core *core)
+{
+  return atomic_load_explicit(&core->count, memory_order_relaxed);
+}
+
+int
+pending_waker_fd(loop_core *core)
+{
+  int fd;
+
+  pthread_mutex_lock(&core->lock);
+  if (core->waker_fd < 0)
+    core->waker_fd = waker_open();
+  fd = core->waker_fd;
+  pthread_mutex_unlock(&core->lock);
+  return fd;
+}
+
+bool
+pending_prepare(loop_core *core, enum pending_state mode)
+{
+  bool may_sleep;
+
+  pthread_mutex_lock(&core->lock);
+  may_sleep = core->queued.count == 0;
+  if (may_sleep)
+    atomic_store_explicit(&core->state, mode, memory_order_relaxed);
+  pthread_mutex_unlock(&core->lock);
+  return may_sleep;
+}
+
+void
+pending_wait(loop_core *core, int64_t deadline_ns)
+{
+  struct timespec deadline;
+  int rc = 0;
+
+  deadline.tv_sec = (time_t)(deadline_ns / 1000000000);
+  deadline.tv_nsec = (long)(deadline_ns % 1000000000);
+  pthread_mutex_lock(&core->lock);
+  while (atomic_load_explicit(&core->state, memory_order_relaxed) == PENDING_WAIT_COND &&
+         rc != ETIMEDOUT) {
+    if (deadline_ns < 0)
+      rc = pthread_cond_wait(&core->cond, &core->lock);
+    else
+      rc = pthread_cond_timedwait(&core->cond, &core->lock, &deadline);
+  }
+  atomic_store_explicit(&core->state, PENDING_AWAKE, memory_order_relaxed);
+  pthread_mutex_unlock(&core->lock);
+}
+
+void
+pending_awake(loop_core *core)
+{
+  pthread_mutex_lock(&core->lock);
+  atomic_store_explicit(&core->state, PENDING_AWAKE, memory_order_relaxed);
+  pthread_mutex_unlock(&core->lock);
+}
+
+/* Loop's thread.  Empties the buffer that the last drain handed out. */
+static void
+buffer_reset(struct pending_buffer *buffer)
+{
+  buffer->count = 0;
+  if (buffer->capacity > PENDING_KEEP_EVENTS) {
+    free(buffer->events);
+    buffer->events = NULL;
+    buffer->capacity = 0;
+  }
+}
+
+pending_event *
+pending_take(loop_core *core, size_t *count)
+{
+  struct pending_buffer empty;
+
+  buffer_reset(&core->taken);
+  if (pending_count(core) != 0) {
+    empty = core->taken;
+    pthread_mutex_lock(&core->lock);
+    core->taken = core->queued;
+    core->queued = empty;
+    atomic_store_explicit(&core->count, 0, memory_order_relaxed);
+    pthread_mutex_unlock(&core->lock);
+  }
+  *count = core->taken.count;
+  return core->taken.events;
+}

@@ -1,0 +1,409 @@
+/* The table of watched descriptors, and add_reader and its like over it.  Registrations are
+ * level-triggered, as asyncio's users expect. */
+#include "loop_internal.h"
+
+#define POLL_BATCH 256
+
+/* --- the table ------------------------------------------------------------------------------- */
+
+int
+readers_fileno(PyObject *object)
+{
+  PyObject *number = NULL;
+  int overflow = 0;
+  long fd;
+
+  if (PyLong_Check(object)) {
+    number = Py_NewRef(object);
+  } else {
+    number = PyObject_CallMethod(object, "fileno", NULL);
+    if (number == NULL || !PyLong_Check(number)) {
+      Py_XDECREF(number);
+      PyErr_Clear();
+      PyErr_Format(PyExc_ValueError, "Invalid file object: %R", object);
+      return -1;
+    }
+  }
+  fd = PyLong_AsLongAndOverflow(number, &overflow);
+  if (overflow != 0 || fd < 0 || fd > INT_MAX) {
+    PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %S", number);
+    fd = -1;
+  }
+  Py_DECREF(number);
+  return (int)fd;
+}
+
+static int
+table_reserve(struct fd_table *table, int fd)
+{
+  int capacity = table->capacity ? table->capacity : 32;
+  struct fd_watch *watches;
+
+  if (fd < table->capacity)
+    return 0;
+  while (capacity <= fd && capacity < INT_MAX / 2)
+    capacity *= 2;
+  watches = PyMem_Realloc(table->watches, (size_t)capacity * sizeof(*watches));
+  if (watches == NULL) {
+    PyErr_NoMemory();
+    return -1;
+  }
+  for (int i = table->capacity; i < capacity; i++)
+    watches[i] = (struct fd_watch){0};
+  table->watches = watches;
+  table->capacity = capacity;
+  return 0;
+}
+
+static PyObject **
+watch_slot(struct fd_watch *watch, uint32_t direction)
+{
+  return direction == POLLER_READ ? &watch->reader : &watch->writer;
+}
+
+int
+readers_open_poller(native_loop *loop)
+{
+  int waker;
+
+  if (loop->poller != NULL)
+    return 0;
+  loop->poller = poller_new();
+  if (loop->poller == NULL)
+    goto error;
+  waker = pending_waker_fd(loop->core);
+  if (waker < 0 || poller_watch(loop->poller, waker, POLLER_READ | POLLER_EDGE, 0) < 0)
+    goto error;
+  return 0;
+
+error:
+  PyErr_SetFromErrno(PyExc_OSError);
+  if (loop->poller != NULL)
+    poller_free(loop->poller);
+  loop->poller = NULL;
+  return -1;
+}
+
+/* Tells the kernel the flags that fd is to be watched for now. */
+static int
+install(native_loop *loop, int fd, uint32_t flags)
+{
+  struct fd_watch *watch = &loop->fds.watches[fd];
+
+  if (readers_open_poller(loop) < 0)
+    return -1;
+  if (poller_watch(loop->poller, fd, flags, watch->installed != 0) < 0) {
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+  }
+  loop->fds.watched += watch->installed == 0;
+  loop->fds.changed = true;
+  watch->installed = flags;
+  return 0;
+}
+
+/* Cancels and releases what served a descriptor. */
+static void
+drop_server(native_loop *loop, PyObject *object)
+{
+  if (object == NULL)
+    return;
+  if (handle_check(loop->state, object))
+    handle_cancel((handle *)object);
+  Py_DECREF(object);
+}
+
+int
+readers_set(native_loop *loop, int fd, uint32_t direction, PyObject *object)
+{
+  struct fd_watch *watch;
+  PyObject **slot;
+  PyObject *old;
+
+  if (table_reserve(&loop->fds, fd) < 0)
+    return -1;
+  watch = &loop->fds.watches[fd];
+  slot = watch_slot(watch, direction);
+  /* One that is replaced is installed again, since the number may name another file by now. */
+  if (install(loop, fd, watch->installed | direction) < 0)
+    return -1;
+  old = *slot;
+  *slot = Py_NewRef(object);
+  drop_server(loop, old);
+  return 0;
+}
+
+int
+readers_unset(native_loop *loop, int fd, uint32_t direction)
+{
+  struct fd_watch *watch;
+  PyObject **slot;
+  PyObject *old;
+
+  if (readers_get(loop, fd, direction) == NULL)
+    return 0;
+  watch = &loop->fds.watches[fd];
+  slot = watch_slot(watch, direction);
+  old = *slot;
+  *slot = NULL;
+  watch->installed &= ~direction;
+  if (watch->installed == 0) {
+    poller_forget(loop->poller, fd);
+    loop->fds.watched--;
+  } else {
+    /* It fails for a descriptor that was closed, which reports nothing more anyway. */
+    (void)poller_watch(loop->poller, fd, watch->installed, 1);
+  }
+  drop_server(loop, old);
+  return 1;
+}
+
+PyObject *
+readers_get(native_loop *loop, int fd, uint32_t direction)
+{
+  if (fd < 0 || fd >= loop->fds.capacity)
+    return NULL;
+  return *watch_slot(&loop->fds.watches[fd], direction);
+}
+
+void
+readers_clear(native_loop *loop)
+{
+  struct fd_table table = loop->fds;
+
+  loop->fds = (struct fd_table){0};
+  if (loop->poller != NULL)
+    poller_free(loop->poller);
+  loop->poller = NULL;
+  for (int fd = 0; fd < table.capacity; fd++) {
+    drop_server(loop, table.watches[fd].reader);
+    drop_server(loop, table.watches[fd].writer);
+  }
+  PyMem_Free(table.watches);
+}
+
+int
+readers_traverse(native_loop *loop, visitproc visit, void *arg)
+{
+  for (int fd = 0; fd < loop->fds.capacity; fd++) {
+    Py_VISIT(loop->fds.watches[fd].reader);
+    Py_VISIT(loop->fds.watches[fd].writer);
+  }
+  return 0;
+}
+
+/* --- events ---------------------------------------------------------------------------------- */
+
+/* Makes ready what serves one direction of fd, or notes the event in collect. */
+static int
+serve(native_loop *loop, int fd, uint32_t direction, PyObject *collect)
+{
+  PyObject *object = readers_get(loop, fd, direction);
+  PyObject *pair;
+  int rc;
+
+  if (object == NULL)
+    return 0;
+  if (collect != NULL) {
+    pair = Py_BuildValue("(ii)", fd, (int)direction);
+    rc = pair == NULL ? -1 : PyList_Append(collect, pair);
+    Py_XDECREF(pair);
+    return rc;
+  }
+  if (Py_IS_TYPE(object, loop->state->sock_op_type)) {
+    sock_op_ready(object);
+    return 0;
+  }
+  return ready_push(&loop->ready, object);
+}
+
+static int
+serve_event(native_loop *loop, const struct poller_event *event, PyObject *collect)
+{
+  uint32_t wanted = 0;
+
+  if (event->fd < loop->fds.capacity)
+    wanted = loop->fds.watches[event->fd].installed;
+  if (wanted == 0) {
+    /* The waker, or an open file that lives on under another number. */
+    if (event->fd != pending_waker_fd(loop->core))
+      poller_forget(loop->poller, event->fd);
+    return 0;
+  }
+  wanted &= event->events;
+  if ((wanted & POLLER_READ) && serve(loop, event->fd, POLLER_READ, collect) < 0)
+    return -1;
+  if ((wanted & POLLER_WRITE) && serve(loop, event->fd, POLLER_WRITE, collect) < 0)
+    return -1;
+  return 0;
+}
+
+int
+readers_poll(native_loop *loop, int64_t timeout_ns, PyObject *collect)
+{
+  struct poller_event events[POLL_BATCH];
+  PyThreadState *saved;
+  int error = 0;
+  int n;
+
+  if (timeout_ns == 0) {
+    n = poller_wait(loop->poller, events, POLL_BATCH, 0);
+    error = errno;
+  } else {
+    saved = PyEval_SaveThread();
+    n = poller_wait(loop->poller, events, POLL_BATCH, timeout_ns);
+    error = errno;
+    pending_awake(loop->core);
+    PyEval_RestoreThread(saved);
+  }
+  if (n < 0) {
+    if (error == EINTR)
+      return PyErr_CheckSignals();
+    errno = error;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+  }
+  /* A full batch means that there is more. */
+  loop->fds.changed = n == POLL_BATCH;
+  for (int i = 0; i < n; i++) {
+    if (serve_event(loop, &events[i], collect) < 0)
+      return -1;
+  }
+  return 0;
+}
+
+/* --- methods --------------------------------------------------------------------------------- */
+
+int
+readers_check_no_transport(native_loop *loop, int fd)
+{
+  PyObject *key, *result;
+  int used;
+
+  if (loop->transports_data == NULL || PyDict_GET_SIZE(loop->transports_data) == 0)
+    return 0;
+  key = PyLong_FromLong(fd);
+  if (key == NULL)
+    return -1;
+  used = PyDict_Contains(loop->transports_data, key);
+  if (used > 0) {
+    result = PyObject_CallMethod((PyObject *)loop, "_ensure_fd_no_transport", "O", key);
+    used = result == NULL ? -1 : 0;
+    Py_XDECREF(result);
+  }
+  Py_DECREF(key);
+  return used;
+}
+
+/* A new handle that serves args[0] by args[1](*args[2:]). */
+static PyObject *
+add_server(native_loop *self, PyObject *const *args, Py_ssize_t nargs, uint32_t direction,
+           bool public)
+{
+  handle *h;
+  int fd;
+
+  if (nargs < 2) {
+    PyErr_Format(PyExc_TypeError, "a descriptor and a callback are needed, %zd arguments given",
+                 nargs);
+    return NULL;
+  }
+  fd = readers_fileno(args[0]);
+  if (fd < 0 || (public && readers_check_no_transport(self, fd) < 0) ||
+      loop_check_closed(self) < 0)
+    return NULL;
+  h = handle_new(self, args[1], args + 2, nargs - 2, NULL);
+  if (h != NULL && readers_set(self, fd, direction, (PyObject *)h) < 0)
+    Py_CLEAR(h);
+  return (PyObject *)h;
+}
+
+static PyObject *
+remove_server(native_loop *self, PyObject *object, uint32_t direction, bool public)
+{
+  int fd = readers_fileno(object);
+
+  if (fd < 0 || (public && readers_check_no_transport(self, fd) < 0))
+    return NULL;
+  return PyBool_FromLong(readers_unset(self, fd, direction));
+}
+
+static PyObject *
+none_for(PyObject *handle)
+{
+  if (handle == NULL)
+    return NULL;
+  Py_DECREF(handle);
+  Py_RETURN_NONE;
+}
+
+PyObject *
+loop_add_reader(native_loop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+  return none_for(add_server(self, args, nargs, POLLER_READ, true));
+}
+
+PyObject *
+loop_add_writer(native_loop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+  return none_for(add_server(self, args, nargs, POLLER_WRITE, true));
+}
+
+PyObject *
+loop_remove_reader(native_loop *self, PyObject *fd)
+{
+  return remove_server(self, fd, POLLER_READ, true);
+}
+
+PyObject *
+loop_remove_writer(native_loop *self, PyObject *fd)
+{
+  return remove_server(self, fd, POLLER_WRITE, true);
+}
+
+PyObject *
+loop_private_add_reader(native_loop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+  return add_server(self, args, nargs, POLLER_READ, false);
+}
+
+PyObject *
+loop_private_add_writer(native_loop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+  return add_server(self, args, nargs, POLLER_WRITE, false);
+}
+
+PyObject *
+loop_private_remove_reader(native_loop *self, PyObject *fd)
+{
+  return remove_server(self, fd, POLLER_READ, false);
+}
+
+PyObject *
+loop_private_remove_writer(native_loop *self, PyObject *fd)
+{
+  return remove_server(self, fd, POLLER_WRITE, false);
+}
+
+/* A new dict of descriptor -> (reader or None, writer or None). */
+PyObject *
+loop_watched(native_loop *self, PyObject *Py_UNUSED(ignored))
+{
+  PyObject *result = PyDict_New();
+
+  for (int fd = 0; result != NULL && fd < self->fds.capacity; fd++) {
+    struct fd_watch *watch = &self->fds.watches[fd];
+    PyObject *key, *pair;
+
+    if (watch->installed == 0)
+      continue;
+    key = PyLong_FromLong(fd);
+    pair = Py_BuildValue("(OO)", watch->reader ? watch->reader : Py_None,
+                         watch->writer ? watch->writer : Py_None);
+    if (key == NULL || pair == NULL || PyDict_SetItem(result, key, pair) < 0)
+      Py_CLEAR(result);
+    Py_XDECREF(key);
+    Py_XDECREF(pair);
+  }
+  return result;
+}
