@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import functools
 import socket
 import threading
 import time
@@ -258,21 +259,22 @@ def test_other_threads_run_while_the_loop_sleeps(loop):
     assert counted and counted[0] > 100
 
 
-def test_other_threads_run_while_the_loop_is_never_idle(loop):
-    """A ready queue that never empties still gives up the GIL at Python's switch interval."""
-    done = threading.Event()
+@pytest.mark.parametrize("callback", ["a Python function", "C alone"])
+def test_other_threads_run_while_the_loop_is_never_idle(loop, callback):
+    """A ready queue that never empties still gives up the GIL when another thread asks for it."""
+    loop.set_debug(False)
+    if callback == "C alone":
+        again = functools.partial(loop.call_soon)
+        again.__setstate__((loop.call_soon, (again,), {}, None))
+    else:
 
-    def spin():
-        if done.is_set():
-            loop.stop()
-        else:
-            loop.call_soon(spin)
+        def again():
+            loop.call_soon(again)
 
-    loop.call_soon(spin)
-    (thread,) = run_in_threads(lambda: (sum(range(10_000)), done.set()))
+    loop.call_soon(again)
+    (thread,) = run_in_threads(lambda: (sum(range(10_000)), loop.call_soon_threadsafe(loop.stop)))
     loop.run_forever()
     thread.join()
-    assert done.is_set()
 
 
 def test_wrap_future_brings_results_from_threads(loop):
