@@ -10,11 +10,13 @@ Outside the Erlang VM everything here imports and raises `erlang.NotInVM` when i
 """
 
 from .errors import ChannelClosed, ChannelFull, NotInVM
+from .vm import in_vm, send
 
-try:
+reply = send  # to the pid that a message carried
+
+if in_vm():
     from _beamloop_channel import Channel, ChannelRef
-    from _beamloop_vm import reply, send
-except ImportError:
+else:
 
     def _refuse(what):
         raise NotInVM(f"{what} needs the Erlang VM; this is an ordinary Python process")
@@ -33,14 +35,6 @@ except ImportError:
 
         def __new__(cls, *args, **kwargs):
             _refuse("erlang.channel.ChannelRef")
-
-    def reply(pid, term):
-        """Sends a term to an Erlang process; inside the Erlang VM only."""
-        _refuse("erlang.channel.reply")
-
-    def send(destination, term):
-        """Sends a term to a pid or registered name; inside the Erlang VM only."""
-        _refuse("erlang.channel.send")
 
 
 __all__ = ["Channel", "ChannelClosed", "ChannelFull", "ChannelRef", "reply", "send"]
