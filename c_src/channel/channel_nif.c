@@ -6,6 +6,7 @@
 #include "channel_core.h"
 #include "handles.h"
 #include "nif_encode.h"
+#include "nif_terms.h"
 
 #define SCRATCH_SIZE 4096
 
@@ -75,7 +76,7 @@ channel_nif_load(ErlNifEnv *env)
   make_atoms(env);
   handle_type = enif_open_resource_type_x(env, "py_channel", &init,
                                           ERL_NIF_RT_CREATE | ERL_NIF_RT_TAKEOVER, NULL);
-  return handle_type == NULL ? -1 : 0;
+  return handle_type == NULL ? -1 : nif_encode_register_type(handle_type);
 }
 
 static ERL_NIF_TERM
@@ -209,11 +210,11 @@ keep_handles(ErlNifEnv *env, ERL_NIF_TERM list, void **out, unsigned capacity)
   unsigned count = 0;
   int good = 1;
   while (good && enif_get_list_cell(env, list, &head, &list)) {
-    uint8_t scratch[64];
-    nif_encoding encoding = {.data = scratch, .capacity = sizeof(scratch)};
-    good = count < capacity && nif_encode_small(env, head, &encoding) && encoding.handle_count == 1;
+    void *resource = nif_term_resource(env, head);
+    good = count < capacity && resource != NULL;
     if (good) {
-      out[count++] = encoding.handles[0];
+      handle_keep(resource);
+      out[count++] = resource;
     }
   }
   if (good && enif_is_empty_list(env, list)) {
