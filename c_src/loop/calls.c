@@ -154,11 +154,15 @@ loop_call_soon_threadsafe(native_loop *self, PyObject *const *args, Py_ssize_t n
 static int64_t
 deadline_ns(double when)
 {
-  double ns = ceil(when * (double)NS_PER_SECOND);
+  double ns = when * (double)NS_PER_SECOND;
+  int64_t whole;
 
   if (ns >= (double)DEADLINE_NEVER)
     return DEADLINE_NEVER;
-  return ns <= 0.0 ? 0 : (int64_t)ns;
+  if (ns <= 0.0)
+    return 0;
+  whole = (int64_t)ns;
+  return whole + ((double)whole < ns);
 }
 
 static PyObject *
