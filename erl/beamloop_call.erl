@@ -2,7 +2,8 @@
 %% @doc One call into Python: submit, wait, cancel.
 -module(beamloop_call).
 
--export([options/1, name/1, call/5, submit/4, await/2, cancel/1]).
+-export([options/1, name/1, function/4, call/5, submit/4, spawn/4, await/2]).
+-export([await_task/2, cancel_task/1]).
 -export_type([pending/0, flags/0]).
 
 -define(BINARIES_STR, 1).
@@ -45,8 +46,22 @@ name(Name) when is_list(Name) ->
 name(_Other) ->
     erlang:error(badarg).
 
+%% @doc The request of a function or method call.
+-spec function(py:target(), py:name(), [term()], py:kwargs()) -> term().
+function(Target, Function, Args, Kwargs) when is_list(Args), is_map(Kwargs) ->
+    _ = length(Args), % badarg where the list is improper
+    {target(Target), name(Function), Args, Kwargs};
+function(_Target, _Function, _Args, _Kwargs) ->
+    erlang:error(badarg).
+
+-spec target(py:target()) -> binary() | reference().
+target(Object) when is_reference(Object) ->
+    Object;
+target(Name) ->
+    name(Name).
+
 %% @doc Submits a call and waits for its answer.
--spec call(0..4, term(), flags(), reference() | default, timeout()) ->
+-spec call(0..3, term(), flags(), reference() | default, timeout()) ->
           ok | {ok, term()} | {error, py:error()}.
 call(Kind, Request, Flags, Loop, Timeout) ->
     case submit(Kind, Request, Flags, Loop) of
@@ -58,20 +73,33 @@ call(Kind, Request, Flags, Loop, Timeout) ->
 
 %% @doc Starts a call. The process that submits is the one that awaits; when it dies the call is
 %% cancelled.
--spec submit(0..4, term(), flags(), reference() | default) ->
+-spec submit(0..3, term(), flags(), reference() | default) ->
           {ok, pending()} | {error, overloaded | not_running | enomem}.
 submit(Kind, Request, Flags, Loop) ->
-    Payload = term_to_iovec(Request),
-    Handles = beamloop_handles:collect(Request),
     %% One reference serves as monitor and as name of the answer.
     Ref = monitor(process, beamloop_interpreter),
-    case beamloop_nif:nif_call_submit(Ref, Kind, Payload, Handles, Flags, Loop) of
+    case hand_over(Ref, Kind, Request, Flags, Loop, false) of
         {ok, Call} ->
             {ok, {beamloop_call, Ref, Call}};
         {error, Reason} ->
             demonitor(Ref, [flush]),
             {error, Reason}
     end.
+
+%% @doc Starts a call that nobody waits for and that outlives the calling process.
+-spec spawn(0..3, term(), flags(), reference() | default) ->
+          ok | {error, overloaded | not_running | enomem}.
+spawn(Kind, Request, Flags, Loop) ->
+    case hand_over(make_ref(), Kind, Request, Flags, Loop, true) of
+        {ok, _Call} -> ok;
+        {error, Reason} -> {error, Reason}
+    end.
+
+-spec hand_over(reference(), 0..3, term(), flags(), reference() | default, boolean()) ->
+          {ok, reference()} | {error, overloaded | not_running | enomem}.
+hand_over(Ref, Kind, Request, Flags, Loop, Detached) ->
+    beamloop_nif:nif_call_submit(Ref, Kind, term_to_iovec(Request), beamloop_handles:collect(Request),
+                                 Flags, Loop, Detached).
 
 %% @doc Waits for the answer; after the timeout the call is cancelled.
 -spec await(pending(), timeout()) -> ok | {ok, term()} | {error, py:error()}.
@@ -88,6 +116,40 @@ await({beamloop_call, Ref, Call} = Pending, Timeout) ->
             Answer -> Answer
         end
     end.
+
+%% @doc As await, but after the timeout the call goes on.
+-spec await_task(pending(), timeout()) -> {ok, term()} | {error, py:error() | already_awaited}.
+await_task({beamloop_call, Ref, Call}, Timeout) ->
+    case beamloop_nif:nif_call_taken(Call) of
+        true ->
+            {error, already_awaited};
+        false ->
+            receive
+                {beamloop, Ref, Answer} ->
+                    taken(Ref, Call, Answer);
+                {'DOWN', Ref, process, _Owner, _Reason} ->
+                    taken(Ref, Call, owner_down(Ref, Call))
+            after Timeout ->
+                {error, timeout}
+            end
+    end.
+
+%% @doc Cancels a call unless its answer was taken.
+-spec cancel_task(pending()) -> ok.
+cancel_task({beamloop_call, Ref, Call} = Pending) ->
+    case beamloop_nif:nif_call_taken(Call) of
+        true ->
+            ok;
+        false ->
+            _ = cancel(Pending),
+            taken(Ref, Call, ok)
+    end.
+
+-spec taken(reference(), reference(), Answer) -> Answer.
+taken(Ref, Call, Answer) ->
+    demonitor(Ref, [flush]),
+    ok = beamloop_nif:nif_call_take(Call),
+    Answer.
 
 %% @doc Gives up a call: `ok', or the answer when that was quicker. Nothing is left in the mailbox.
 -spec cancel(pending()) -> ok | {ok, term()} | {error, py:error()}.

@@ -4,7 +4,8 @@
 -module(beamloop_nif).
 
 -export([nif_default_python/0, nif_interp_start/6, nif_interp_stop/2, nif_interp_atexit/1, nif_info/0]).
--export([nif_call_submit/6, nif_call_cancel/1]).
+-export([nif_call_submit/7, nif_call_cancel/1, nif_call_take/1, nif_call_taken/1]).
+-export([nif_loop_start/1, nif_loop_stop/1]).
 -export([nif_channel_new/2, nif_channel_send/2, nif_channel_send_iovec/3, nif_channel_close/2,
          nif_channel_info/1, nif_channel_live/0]).
 
@@ -35,9 +36,26 @@ nif_interp_atexit(_Ref) ->
 nif_info() ->
     erlang:nif_error(not_loaded).
 
--spec nif_call_submit(reference(), 0..4, iodata(), [reference()], non_neg_integer(), reference() | default) ->
+-spec nif_call_submit(reference(), 0..3, iodata(), [reference()], non_neg_integer(),
+                      reference() | default, boolean()) ->
           {ok, reference()} | {error, overloaded | not_running | enomem}.
-nif_call_submit(_Ref, _Kind, _Payload, _Handles, _Flags, _Loop) ->
+nif_call_submit(_Ref, _Kind, _Payload, _Handles, _Flags, _Loop, _Detached) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_call_take(reference()) -> ok.
+nif_call_take(_Call) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_call_taken(reference()) -> boolean().
+nif_call_taken(_Call) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_loop_start(reference()) -> ok | {error, not_running | enomem}.
+nif_loop_start(_Ref) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_loop_stop(reference()) -> ok.
+nif_loop_stop(_Loop) ->
     erlang:nif_error(not_loaded).
 
 -spec nif_call_cancel(reference()) -> boolean().

@@ -4,8 +4,10 @@ ERL_MODULES = \
 	erl/beamloop_call.erl \
 	erl/beamloop_handles.erl \
 	erl/beamloop_interpreter.erl \
+	erl/beamloop_loop.erl \
 	erl/beamloop_nif.erl \
 	erl/beamloop_relay.erl \
 	erl/beamloop_sup.erl \
 	erl/py.erl \
-	erl/py_channel.erl
+	erl/py_channel.erl \
+	erl/py_event_loop.erl

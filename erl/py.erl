@@ -44,7 +44,7 @@ call(Target, Function, Args, Kwargs) ->
 -spec call(target(), name(), [term()], kwargs(), options()) -> {ok, term()} | {error, error()}.
 call(Target, Function, Args, Kwargs, Options)
   when is_list(Args), is_map(Kwargs), is_map(Options) ->
-    request(?FUNCTION, {target(Target), name(Function), proper(Args), Kwargs}, Options);
+    request(?FUNCTION, beamloop_call:function(Target, Function, Args, Kwargs), Options);
 call(Target, Function, Args, Kwargs, Options) ->
     erlang:error(badarg, [Target, Function, Args, Kwargs, Options]).
 
@@ -61,7 +61,7 @@ eval(Expression, Locals) ->
 %% @doc The value of an expression, in the namespace of `__main__' with these local names besides.
 -spec eval(name(), kwargs(), options()) -> {ok, term()} | {error, error()}.
 eval(Expression, Locals, Options) when is_map(Locals), is_map(Options) ->
-    request(?EVAL, {name(Expression), Locals}, Options);
+    request(?EVAL, {beamloop_call:name(Expression), Locals}, Options);
 eval(Expression, Locals, Options) ->
     erlang:error(badarg, [Expression, Locals, Options]).
 
@@ -74,7 +74,7 @@ exec(Code) ->
 %% defined here can be called as `call('__main__', Name, Args)'.
 -spec exec(name(), options()) -> ok | {error, error()}.
 exec(Code, Options) when is_map(Options) ->
-    request(?EXEC, name(Code), Options);
+    request(?EXEC, beamloop_call:name(Code), Options);
 exec(Code, Options) ->
     erlang:error(badarg, [Code, Options]).
 
@@ -87,18 +87,3 @@ info() ->
 request(Kind, Request, Options) ->
     {Timeout, Flags} = beamloop_call:options(Options),
     beamloop_call:call(Kind, Request, Flags, default, Timeout).
-
--spec target(target()) -> binary() | object().
-target(Object) when is_reference(Object) ->
-    Object;
-target(Name) ->
-    name(Name).
-
--spec name(name()) -> binary().
-name(Name) ->
-    beamloop_call:name(Name).
-
--spec proper([term()]) -> [term()].
-proper(Args) ->
-    _ = length(Args), % badarg where the list is improper
-    Args.

@@ -16,6 +16,7 @@ typedef struct vm_atom_table {
   ERL_NIF_TERM ok;
   ERL_NIF_TERM overloaded;
   ERL_NIF_TERM send;
+  ERL_NIF_TERM stopped;
   ERL_NIF_TERM true_;
 } vm_atom_table;
 

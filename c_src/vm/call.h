@@ -34,14 +34,14 @@ typedef struct vm_call {
   atomic_int state;
   enum call_kind kind;
   unsigned decode_flags;
-  service_item interruption; /* posted once, by who cancels */
-  struct inbox *inbox;       /* coroutine calls: where they run; counted, set at submit */
-  int detached;              /* nobody waits for an answer; set at submit */
-  struct vm_call *next;      /* guarded by the inbox's lock: calls to start */
+  service_item interruption;      /* posted once, by who cancels */
+  struct inbox *inbox;            /* coroutine calls: where they run; counted, set at submit */
+  int detached;                   /* nobody waits for an answer; set at submit */
+  struct vm_call *next;           /* guarded by the inbox's lock: calls to start */
   struct vm_call *next_cancelled; /* guarded by the inbox's lock */
-  unsigned long thread;      /* guarded by the GIL: the Python thread that runs it, else 0 */
-  struct thread_wait *wait;  /* guarded by the GIL: that thread's, borrowed */
-  void *task;                /* guarded by the GIL: the asyncio task of a coroutine call */
+  unsigned long thread;           /* guarded by the GIL: the Python thread that runs it, else 0 */
+  struct thread_wait *wait;       /* guarded by the GIL: that thread's, borrowed */
+  void *task;                     /* guarded by the GIL: the asyncio task of a coroutine call */
 } vm_call;
 
 /* One line of a traceback or a text, UTF-8. */

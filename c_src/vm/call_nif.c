@@ -2,6 +2,7 @@
 #include "call_nif.h"
 
 #include "atoms_nif.h"
+#include "hosted_nif.h"
 #include "inbox.h"
 #include "runtime.h"
 
@@ -9,14 +10,14 @@
 #include <string.h>
 
 typedef struct call_resource {
-  vm_call call;            /* first */
+  vm_call call; /* first */
   ErlNifPid caller;
-  ErlNifMonitor monitor;   /* of the caller; set before the call is submitted */
-  int monitored;
-  ErlNifEnv *reply_env;    /* of the answer, made once; holds ref; who moved state away owns it */
+  ErlNifMonitor monitor; /* of the caller; set before the call is submitted */
+  atomic_int taken;      /* the caller took the answer out of its mailbox, or gave it up */
+  ErlNifEnv *reply_env;  /* of the answer, made once; holds ref; who moved state away owns it */
   ERL_NIF_TERM ref;
-  ErlNifEnv *payload_env;  /* the thread that runs the call, once it is submitted */
-  ERL_NIF_TERM payload;    /* iodata in payload_env, beside the live handles that it names */
+  ErlNifEnv *payload_env; /* the thread that runs the call, once it is submitted */
+  ERL_NIF_TERM payload;   /* iodata in payload_env, beside the live handles that it names */
 } call_resource;
 
 static ErlNifResourceType *call_type;
@@ -112,10 +113,13 @@ claim(vm_call *call, int state)
   return atomic_compare_exchange_strong(&call->state, &pending, state);
 }
 
-/* The claimer.  Sends {beamloop, Ref, Answer}; a caller that is gone does not mind. */
+/* The claimer.  Sends {beamloop, Ref, Answer} to a caller that waits for it. */
 static int
 send_answer(call_resource *r, ERL_NIF_TERM answer)
 {
+  if (r->call.detached) {
+    return 1;
+  }
   enif_demonitor_process(NULL, r, &r->monitor);
   ERL_NIF_TERM message = enif_make_tuple3(r->reply_env, vm_atoms.beamloop, r->ref, answer);
   enif_send(NULL, &r->caller, r->reply_env, message);
@@ -169,7 +173,8 @@ make_name(ErlNifEnv *env, call_text name)
       return make_binary(env, name);
     }
   }
-  if (name.size < 256 && enif_make_existing_atom_len(env, name.data, name.size, &atom, ERL_NIF_LATIN1)) {
+  if (name.size < 256 &&
+      enif_make_existing_atom_len(env, name.data, name.size, &atom, ERL_NIF_LATIN1)) {
     return atom;
   }
   return make_binary(env, name);
@@ -188,7 +193,7 @@ call_reply_error(vm_call *call, const call_error *error)
     lines = enif_make_list_cell(env, make_binary(env, error->traceback[i - 1]), lines);
   }
   ERL_NIF_TERM reason =
-    enif_make_tuple3(env, make_name(env, error->name), make_binary(env, error->message), lines);
+      enif_make_tuple3(env, make_name(env, error->name), make_binary(env, error->message), lines);
   return send_answer(r, error_tuple(env, reason));
 }
 
@@ -235,7 +240,7 @@ single(ErlNifEnv *env, ERL_NIF_TERM iodata)
 
 /* Scheduler thread.  A new call of the calling process; NULL when memory is short. */
 static call_resource *
-call_new(ErlNifEnv *env, ERL_NIF_TERM ref, ERL_NIF_TERM payload, ERL_NIF_TERM handles)
+call_new(ErlNifEnv *env, ERL_NIF_TERM ref, ERL_NIF_TERM payload, ERL_NIF_TERM handles, int detached)
 {
   call_resource *r = enif_alloc_resource(call_type, sizeof(*r));
   if (r == NULL) {
@@ -246,8 +251,10 @@ call_new(ErlNifEnv *env, ERL_NIF_TERM ref, ERL_NIF_TERM payload, ERL_NIF_TERM ha
   enif_self(env, &r->caller);
   r->reply_env = enif_alloc_env();
   r->payload_env = enif_alloc_env();
+  /* Nobody waits for a detached call, which outlives who started it. */
+  r->call.detached = detached;
   if (r->reply_env == NULL || r->payload_env == NULL ||
-      enif_monitor_process(env, r, &r->caller, &r->monitor) != 0) {
+      (!detached && enif_monitor_process(env, r, &r->caller, &r->monitor) != 0)) {
     enif_release_resource(r);
     return NULL;
   }
@@ -280,30 +287,22 @@ submit(call_resource *r)
   return result == POOL_OVERLOADED ? vm_atoms.overloaded : vm_atoms.not_running;
 }
 
-ERL_NIF_TERM
-nif_call_submit(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{/* (Ref, Kind, Payload, Handles, DecodeFlags, Inbox | none) */
-  int kind;
-  unsigned flags;
-  struct inbox *inbox = NULL;
-  (void)argc;
-  if (!enif_is_ref(env, argv[0]) || !enif_get_int(env, argv[1], &kind) || kind < CALL_FUNCTION ||
-      kind > CALL_COROUTINE || !enif_get_uint(env, argv[4], &flags) || !enif_is_list(env, argv[3])) {
-    return enif_make_badarg(env);
-  }
-  if (kind == CALL_COROUTINE && (inbox = inbox_default()) == NULL) {
-    return error_tuple(env, vm_atoms.not_running);
-  }
-  call_resource *r = call_new(env, argv[0], argv[2], argv[3]);
+/* Scheduler thread.  Makes and submits a call; takes over the count of in. */
+static ERL_NIF_TERM
+start_call(ErlNifEnv *env, const ERL_NIF_TERM argv[], enum call_kind kind, unsigned flags,
+           inbox *in)
+{
+  int detached = enif_is_identical(argv[6], vm_atoms.true_);
+  call_resource *r = call_new(env, argv[0], argv[2], argv[3], detached);
   if (r == NULL) {
-    if (inbox != NULL) {
-      inbox_decref(inbox);
+    if (in != NULL) {
+      inbox_decref(in);
     }
     return error_tuple(env, vm_atoms.enomem);
   }
-  r->call.kind = (enum call_kind)kind;
+  r->call.kind = kind;
   r->call.decode_flags = flags;
-  r->call.inbox = inbox;
+  r->call.inbox = in;
   ERL_NIF_TERM result = submit(r);
   if (enif_is_identical(result, vm_atoms.ok)) {
     result = enif_make_tuple2(env, vm_atoms.ok, enif_make_resource(env, r));
@@ -315,8 +314,27 @@ nif_call_submit(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 }
 
 ERL_NIF_TERM
+nif_call_submit(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{ /* (Ref, Kind, Payload, Handles, DecodeFlags, Loop, Detached): {ok, Call} | {error, Reason} */
+  int kind;
+  unsigned flags;
+  inbox *in = NULL;
+  int bad = 0;
+  (void)argc;
+  if (!enif_is_ref(env, argv[0]) || !enif_get_int(env, argv[1], &kind) || kind < CALL_FUNCTION ||
+      kind > CALL_COROUTINE || !enif_get_uint(env, argv[4], &flags) ||
+      !enif_is_list(env, argv[3])) {
+    return enif_make_badarg(env);
+  }
+  if (kind == CALL_COROUTINE && (in = hosted_inbox(env, argv[5], &bad)) == NULL) {
+    return bad ? enif_make_badarg(env) : error_tuple(env, vm_atoms.not_running);
+  }
+  return start_call(env, argv, (enum call_kind)kind, flags, in);
+}
+
+ERL_NIF_TERM
 nif_call_cancel(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{/* (Call): true when no answer will come, false when it has been sent */
+{ /* (Call): true when no answer will come, false when it has been sent */
   void *object;
   (void)argc;
   if (!enif_get_resource(env, argv[0], call_type, &object)) {
@@ -327,5 +345,29 @@ nif_call_cancel(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
   if (cancelled) {
     enif_demonitor_process(env, r, &r->monitor);
   }
-  return cancelled || atomic_load(&r->call.state) == CALL_CANCELLED ? vm_atoms.true_ : vm_atoms.false_;
+  return cancelled || atomic_load(&r->call.state) == CALL_CANCELLED ? vm_atoms.true_
+                                                                    : vm_atoms.false_;
+}
+
+ERL_NIF_TERM
+nif_call_take(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{ /* (Call): ok; the caller took the answer out of its mailbox, or gave it up */
+  void *object;
+  (void)argc;
+  if (!enif_get_resource(env, argv[0], call_type, &object)) {
+    return enif_make_badarg(env);
+  }
+  atomic_store(&((call_resource *)object)->taken, 1);
+  return vm_atoms.ok;
+}
+
+ERL_NIF_TERM
+nif_call_taken(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{ /* (Call): whether nif_call_take came before */
+  void *object;
+  (void)argc;
+  if (!enif_get_resource(env, argv[0], call_type, &object)) {
+    return enif_make_badarg(env);
+  }
+  return atomic_load(&((call_resource *)object)->taken) ? vm_atoms.true_ : vm_atoms.false_;
 }

@@ -12,10 +12,9 @@ int call_nif_load(ErlNifEnv *env, ErlNifResourceFlags flags);
 /* Any thread.  Call resources that exist. */
 size_t call_live_count(void);
 
-/* Scheduler thread.  The inbox of a loop handle, counted for the caller, or NULL (inbox_nif.c). */
-struct inbox *inbox_of_term(ErlNifEnv *env, ERL_NIF_TERM term);
-
 ERL_NIF_TERM nif_call_submit(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM nif_call_cancel(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM nif_call_take(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM nif_call_taken(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
 #endif

@@ -89,8 +89,8 @@ PyObject *
 call_function(PyObject *request)
 {
   PyObject *target_term, *name, *arg_list, *arg_map;
-  if (!PyArg_ParseTuple(request, "OOO!O!", &target_term, &name, &PyList_Type, &arg_list, &PyDict_Type,
-                        &arg_map)) {
+  if (!PyArg_ParseTuple(request, "OOO!O!", &target_term, &name, &PyList_Type, &arg_list,
+                        &PyDict_Type, &arg_map)) {
     return NULL;
   }
   PyObject *target = target_of(target_term);
@@ -177,7 +177,8 @@ text_of(PyObject *str)
 {
   call_text text = {"", 0};
   Py_ssize_t size;
-  const char *data = str != NULL && PyUnicode_Check(str) ? PyUnicode_AsUTF8AndSize(str, &size) : NULL;
+  const char *data =
+      str != NULL && PyUnicode_Check(str) ? PyUnicode_AsUTF8AndSize(str, &size) : NULL;
   if (data != NULL) {
     text = (call_text){data, (size_t)size};
   } else {
@@ -231,8 +232,8 @@ call_answer_exception(vm_call *call, PyObject *exception)
     for (size_t i = 0; i < count; i++) {
       traceback[i] = text_of(PyList_GET_ITEM(lines, (Py_ssize_t)i));
     }
-    call_error error = {text_of(PyTuple_GET_ITEM(parts, 0)), text_of(PyTuple_GET_ITEM(parts, 1)), traceback,
-                        count};
+    call_error error = {text_of(PyTuple_GET_ITEM(parts, 0)), text_of(PyTuple_GET_ITEM(parts, 1)),
+                        traceback, count};
     call_reply_error(call, &error);
   }
   PyMem_Free(traceback);

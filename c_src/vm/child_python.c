@@ -16,7 +16,8 @@ child_with_mask(PyObject *module, PyObject *args)
 {
   PyObject *function, *positional, *keywords;
   (void)module;
-  if (!PyArg_ParseTuple(args, "OO!O!", &function, &PyTuple_Type, &positional, &PyDict_Type, &keywords)) {
+  if (!PyArg_ParseTuple(args, "OO!O!", &function, &PyTuple_Type, &positional, &PyDict_Type,
+                        &keywords)) {
     return NULL;
   }
   sigset_t before;
@@ -64,7 +65,8 @@ handler_of(PyObject *number, struct sigaction *action)
   if (signal_number == -1 && PyErr_Occurred()) {
     return -1;
   }
-  if (signal_number < 1 || signal_number >= NSIG || sigaction((int)signal_number, NULL, action) != 0) {
+  if (signal_number < 1 || signal_number >= NSIG ||
+      sigaction((int)signal_number, NULL, action) != 0) {
     PyErr_SetString(PyExc_ValueError, "signal number out of range");
     return -1;
   }

@@ -6,6 +6,8 @@
 #include "inbox.h"
 #include "interp_python.h"
 
+#include <structmember.h>
+
 #define CALL_CAPSULE "beamloop.call"
 
 /* _beamloop_vm.Inbox(loop): created on the loop's thread, before it runs. */
@@ -14,6 +16,7 @@ typedef struct inbox_object {
   PyObject *loop;
   inbox *in;
   uint64_t source;
+  char stopping; /* guarded by the GIL: stop() was asked for */
 } inbox_object;
 
 static const loop_api *
@@ -133,6 +136,7 @@ inbox_event(PyObject *owner, int kind)
     cancel_task(call);
   }
   if (content.stop) {
+    self->stopping = 1;
     PyObject *stopped = PyObject_CallMethod(self->loop, "stop", NULL);
     Py_XDECREF(stopped);
     return stopped == NULL ? -1 : 0;
@@ -254,25 +258,36 @@ inbox_of_object(PyObject *op)
   return in;
 }
 
+static PyMemberDef inbox_members[] = {
+    {"stopping", T_BOOL, offsetof(inbox_object, stopping), READONLY,
+     "Whether stop() was asked for."},
+    {NULL, 0, 0, 0, NULL},
+};
+
 static PyMethodDef inbox_methods[] = {
-  {"close", inbox_object_close, METH_NOARGS, "Refuse calls from now on."},
-  {"stop", inbox_object_stop, METH_NOARGS, "Stop the loop soon; from any thread."},
-  {"serve_default", inbox_object_serve_default, METH_O, "Whether calls for the default loop come here."},
-  {NULL, NULL, 0, NULL},
+    {"close", inbox_object_close, METH_NOARGS, "Refuse calls from now on."},
+    {"stop", inbox_object_stop, METH_NOARGS, "Stop the loop soon; from any thread."},
+    {"serve_default", inbox_object_serve_default, METH_O,
+     "Whether calls for the default loop come here."},
+    {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot inbox_slots[] = {
-  {Py_tp_new, inbox_object_new},           {Py_tp_dealloc, inbox_object_dealloc},
-  {Py_tp_traverse, inbox_object_traverse}, {Py_tp_clear, inbox_object_clear},
-  {Py_tp_methods, inbox_methods},          {Py_tp_doc, "The way of calls into one event loop."},
-  {0, NULL},
+    {Py_tp_new, inbox_object_new},
+    {Py_tp_dealloc, inbox_object_dealloc},
+    {Py_tp_traverse, inbox_object_traverse},
+    {Py_tp_clear, inbox_object_clear},
+    {Py_tp_methods, inbox_methods},
+    {Py_tp_members, inbox_members},
+    {Py_tp_doc, "The way of calls into one event loop."},
+    {0, NULL},
 };
 
 static PyType_Spec inbox_spec = {
-  .name = "_beamloop_vm.Inbox",
-  .basicsize = sizeof(inbox_object),
-  .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-  .slots = inbox_slots,
+    .name = "_beamloop_vm.Inbox",
+    .basicsize = sizeof(inbox_object),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = inbox_slots,
 };
 
 int

@@ -7,6 +7,7 @@
 
 #include "atoms_nif.h"
 #include "call_nif.h"
+#include "hosted_nif.h"
 #include "object_handle.h"
 #include "runtime.h"
 
@@ -79,7 +80,7 @@ string_of(ErlNifEnv *env, ERL_NIF_TERM term)
 
 ERL_NIF_TERM
 nif_default_python(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{/* (): the interpreter that the library was configured for, a binary */
+{ /* (): the interpreter that the library was configured for, a binary */
   (void)argc;
   (void)argv;
   return make_text(env, BEAMLOOP_PYTHON);
@@ -87,7 +88,7 @@ nif_default_python(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 
 ERL_NIF_TERM
 nif_interp_start(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{/* (Ref, Executable, Packages, MaxWorkers, MaxQueued, IdleMs): {beamloop, Ref, _} follows */
+{ /* (Ref, Executable, Packages, MaxWorkers, MaxQueued, IdleMs): {beamloop, Ref, _} follows */
   runtime_config config = {0};
   ErlNifUInt64 workers, queued;
   ErlNifSInt64 idle;
@@ -99,7 +100,8 @@ nif_interp_start(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
   config.executable = string_of(env, argv[1]);
   config.packages = string_of(env, argv[2]);
   config.limits = (pool_limits){(size_t)workers, (size_t)queued, idle};
-  notice *n = config.executable == NULL || config.packages == NULL ? NULL : notice_new(env, argv[0]);
+  notice *n =
+      config.executable == NULL || config.packages == NULL ? NULL : notice_new(env, argv[0]);
   if (n == NULL) {
     free(config.executable);
     free(config.packages);
@@ -111,10 +113,11 @@ nif_interp_start(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 
 ERL_NIF_TERM
 nif_interp_stop(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{/* (Ref, Milliseconds): {beamloop, Ref, _} follows within about that time */
+{ /* (Ref, Milliseconds): {beamloop, Ref, _} follows within about that time */
   ErlNifSInt64 milliseconds;
   (void)argc;
-  if (!enif_is_ref(env, argv[0]) || !enif_get_int64(env, argv[1], &milliseconds) || milliseconds < 0) {
+  if (!enif_is_ref(env, argv[0]) || !enif_get_int64(env, argv[1], &milliseconds) ||
+      milliseconds < 0) {
     return enif_make_badarg(env);
   }
   notice *n = notice_new(env, argv[0]);
@@ -127,7 +130,7 @@ nif_interp_stop(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 
 ERL_NIF_TERM
 nif_interp_atexit(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{/* (Ref): {beamloop, Ref, ok} follows when the functions have run */
+{ /* (Ref): {beamloop, Ref, ok} follows when the functions have run */
   (void)argc;
   notice *n = enif_is_ref(env, argv[0]) ? notice_new(env, argv[0]) : NULL;
   if (n == NULL) {
@@ -156,7 +159,7 @@ phase_name(enum runtime_phase phase)
 
 ERL_NIF_TERM
 nif_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{/* (): a map of counters */
+{ /* (): a map of counters */
   (void)argc;
   (void)argv;
   pool_stats stats = {0, 0, 0, 0};
@@ -167,10 +170,14 @@ nif_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     const char *key;
     size_t value;
   } counters[] = {
-    {"workers", stats.workers},           {"idle_workers", stats.idle},
-    {"queued", stats.queued},             {"abandoned_workers", stats.abandoned},
-    {"calls", call_live_count()},         {"objects", object_handle_count()},
-    {"pending_decrefs", object_drops_pending()},
+      {"workers", stats.workers},
+      {"idle_workers", stats.idle},
+      {"queued", stats.queued},
+      {"abandoned_workers", stats.abandoned},
+      {"calls", call_live_count()},
+      {"objects", object_handle_count()},
+      {"pending_decrefs", object_drops_pending()},
+      {"loops", hosted_live_count()},
   };
   ERL_NIF_TERM map = enif_make_new_map(env);
   enif_make_map_put(env, map, enif_make_atom(env, "state"),

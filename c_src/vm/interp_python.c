@@ -59,7 +59,8 @@ interp_call_glue(const char *name, PyObject *args)
   if (function == NULL) {
     return NULL;
   }
-  PyObject *result = args == NULL ? PyObject_CallNoArgs(function) : PyObject_CallObject(function, args);
+  PyObject *result =
+      args == NULL ? PyObject_CallNoArgs(function) : PyObject_CallObject(function, args);
   Py_DECREF(function);
   return result;
 }

@@ -18,7 +18,8 @@ send_outcome(int result, PyObject *to)
   case SEND_NO_NAME:
     return PyErr_Format(PyExc_LookupError, "no Erlang process is registered as %R", to);
   case SEND_NO_RELAY:
-    PyErr_SetString(PyExc_RuntimeError, "the application beamloop does not run: no way to other nodes");
+    PyErr_SetString(PyExc_RuntimeError,
+                    "the application beamloop does not run: no way to other nodes");
     return NULL;
   case SEND_NO_MEMORY:
     return PyErr_NoMemory();
@@ -76,31 +77,32 @@ vm_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 }
 
 static PyMethodDef vm_methods[] = {
-  {"send", (PyCFunction)(void (*)(void))vm_send, METH_FASTCALL,
-   "send(to, term): send term to the Erlang process `to`, a Pid or a registered name."},
-  {"with_child_mask", child_with_mask, METH_VARARGS,
-   "with_child_mask(function, args, kwargs): call it with the child's signal mask."},
-  {"set_child_mask", child_set_mask, METH_NOARGS, "Give this thread, of a forked child, that mask."},
-  {"child_mask", child_get_mask, METH_NOARGS, "The signal numbers that are blocked in a child."},
-  {"signal_is_ours", child_signal_is_ours, METH_O, "Whether Python may handle this signal now."},
-  {"signal_was_set", child_signal_was_set, METH_O, "Remember the handler that Python installed."},
-  {NULL, NULL, 0, NULL},
+    {"send", (PyCFunction)(void (*)(void))vm_send, METH_FASTCALL,
+     "send(to, term): send term to the Erlang process `to`, a Pid or a registered name."},
+    {"with_child_mask", child_with_mask, METH_VARARGS,
+     "with_child_mask(function, args, kwargs): call it with the child's signal mask."},
+    {"set_child_mask", child_set_mask, METH_NOARGS,
+     "Give this thread, of a forked child, that mask."},
+    {"child_mask", child_get_mask, METH_NOARGS, "The signal numbers that are blocked in a child."},
+    {"signal_is_ours", child_signal_is_ours, METH_O, "Whether Python may handle this signal now."},
+    {"signal_was_set", child_signal_was_set, METH_O, "Remember the handler that Python installed."},
+    {NULL, NULL, 0, NULL},
 };
 
 static PyModuleDef_Slot vm_slots[] = {
-  {Py_mod_exec, inbox_python_exec},
+    {Py_mod_exec, inbox_python_exec},
 #if PY_VERSION_HEX >= 0x030C0000
-  {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
 #endif
-  {0, NULL},
+    {0, NULL},
 };
 
 static PyModuleDef vm_module = {
-  .m_base = PyModuleDef_HEAD_INIT,
-  .m_name = "_beamloop_vm",
-  .m_doc = "The Erlang virtual machine that this Python runs in.",
-  .m_methods = vm_methods,
-  .m_slots = vm_slots,
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "_beamloop_vm",
+    .m_doc = "The Erlang virtual machine that this Python runs in.",
+    .m_methods = vm_methods,
+    .m_slots = vm_slots,
 };
 
 PyMODINIT_FUNC

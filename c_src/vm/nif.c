@@ -4,6 +4,7 @@
 #include "../channel/channel_nif.h"
 #include "atoms_nif.h"
 #include "call_nif.h"
+#include "hosted_nif.h"
 #include "interp_nif.h"
 #include "object_nif.h"
 #include "thread.h"
@@ -13,7 +14,8 @@ open_types(ErlNifEnv *env)
 {
   ErlNifResourceFlags flags = ERL_NIF_RT_CREATE | ERL_NIF_RT_TAKEOVER;
   atoms_nif_load(env);
-  if (call_nif_load(env, flags) != 0 || object_nif_load(env, flags) != 0) {
+  if (call_nif_load(env, flags) != 0 || object_nif_load(env, flags) != 0 ||
+      hosted_nif_load(env, flags) != 0) {
     return -1;
   }
   return channel_nif_load(env);
@@ -40,19 +42,23 @@ upgrade(ErlNifEnv *env, void **priv_data, void **old_priv_data, ERL_NIF_TERM loa
 }
 
 static ErlNifFunc functions[] = {
-  {"nif_default_python", 0, nif_default_python, 0},
-  {"nif_interp_start", 6, nif_interp_start, 0},
-  {"nif_interp_stop", 2, nif_interp_stop, 0},
-  {"nif_interp_atexit", 1, nif_interp_atexit, 0},
-  {"nif_info", 0, nif_info, 0},
-  {"nif_call_submit", 6, nif_call_submit, 0},
-  {"nif_call_cancel", 1, nif_call_cancel, 0},
-  {"nif_channel_new", 2, nif_channel_new, 0},
-  {"nif_channel_send", 2, nif_channel_send, 0},
-  {"nif_channel_send_iovec", 3, nif_channel_send_iovec, 0},
-  {"nif_channel_close", 2, nif_channel_close, 0},
-  {"nif_channel_info", 1, nif_channel_info, 0},
-  {"nif_channel_live", 0, nif_channel_live, 0},
+    {"nif_default_python", 0, nif_default_python, 0},
+    {"nif_interp_start", 6, nif_interp_start, 0},
+    {"nif_interp_stop", 2, nif_interp_stop, 0},
+    {"nif_interp_atexit", 1, nif_interp_atexit, 0},
+    {"nif_info", 0, nif_info, 0},
+    {"nif_call_submit", 7, nif_call_submit, 0},
+    {"nif_call_cancel", 1, nif_call_cancel, 0},
+    {"nif_call_take", 1, nif_call_take, 0},
+    {"nif_call_taken", 1, nif_call_taken, 0},
+    {"nif_loop_start", 1, nif_loop_start, 0},
+    {"nif_loop_stop", 1, nif_loop_stop, 0},
+    {"nif_channel_new", 2, nif_channel_new, 0},
+    {"nif_channel_send", 2, nif_channel_send, 0},
+    {"nif_channel_send_iovec", 3, nif_channel_send_iovec, 0},
+    {"nif_channel_close", 2, nif_channel_close, 0},
+    {"nif_channel_info", 1, nif_channel_info, 0},
+    {"nif_channel_live", 0, nif_channel_live, 0},
 };
 
 ERL_NIF_INIT(beamloop_nif, functions, load, NULL, upgrade, NULL)

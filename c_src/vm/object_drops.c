@@ -7,9 +7,9 @@
 #include <pthread.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static object_drop *list;     /* guarded by lock */
-static size_t pending;        /* guarded by lock */
-static int job_under_way;     /* guarded by lock */
+static object_drop *list; /* guarded by lock */
+static size_t pending;    /* guarded by lock */
+static int job_under_way; /* guarded by lock */
 
 static void
 run_drops(pool_job *job, void *worker)

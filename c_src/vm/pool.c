@@ -10,23 +10,23 @@
 typedef struct pool_worker {
   pool *owner;
   pthread_cond_t wake;
-  uint64_t generation;          /* of the start that made it */
+  uint64_t generation;           /* of the start that made it */
   struct pool_worker *next_idle; /* guarded by lock */
-  pool_job *job;                /* handed over while idle; guarded by lock */
-  int is_idle;                  /* guarded by lock */
+  pool_job *job;                 /* handed over while idle; guarded by lock */
+  int is_idle;                   /* guarded by lock */
 } pool_worker;
 
 struct pool {
   pthread_mutex_t lock; /* a leaf: no other lock is taken under it */
   pthread_cond_t ended; /* workers went down or are none */
   pool_ops ops;
-  pool_limits limits;   /* guarded by lock, as all below */
+  pool_limits limits; /* guarded by lock, as all below */
   int running;
   uint64_t generation;
-  pool_worker *idle;    /* last in, first out */
+  pool_worker *idle; /* last in, first out */
   size_t idle_count;
-  size_t workers;       /* of this generation, starting ones included */
-  size_t abandoned;     /* of earlier generations */
+  size_t workers;   /* of this generation, starting ones included */
+  size_t abandoned; /* of earlier generations */
   pool_job *head;
   pool_job *tail;
   size_t queued;

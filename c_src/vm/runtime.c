@@ -15,15 +15,15 @@ enum command { COMMAND_NONE = 0, COMMAND_START, COMMAND_ATEXIT };
 static struct {
   pthread_mutex_t lock; /* guards all below; nothing else is locked under it */
   pthread_cond_t changed;
-  int made;                 /* changed is initialised, the threads exist */
+  int made; /* changed is initialised, the threads exist */
   enum runtime_phase phase;
-  enum command command;     /* for the main thread */
+  enum command command; /* for the main thread */
   notice *command_notice;
   notice *stop_notice;
   int64_t stop_ms;
   runtime_config config;
   char error[RUNTIME_ERROR_SIZE]; /* why the phase is RUNTIME_FAILED */
-  pool *workers;            /* written once, before the threads exist */
+  pool *workers;                  /* written once, before the threads exist */
 } rt = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* Any thread; takes the lock. */

@@ -6,10 +6,10 @@
 #include <stdint.h>
 
 enum send_result {
-  SEND_OK = 0,         /* sent, or the process is gone, which a sender in Erlang is not told either */
-  SEND_NO_NAME = -1,   /* no process is registered under the name */
-  SEND_BAD_TERM = -2,  /* the emulator does not take the encoded message */
-  SEND_NO_RELAY = -3,  /* remote, and the relay process does not run */
+  SEND_OK = 0,       /* sent, or the process is gone, which a sender in Erlang is not told either */
+  SEND_NO_NAME = -1, /* no process is registered under the name */
+  SEND_BAD_TERM = -2, /* the emulator does not take the encoded message */
+  SEND_NO_RELAY = -3, /* remote, and the relay process does not run */
   SEND_NO_MEMORY = -4,
 };
 

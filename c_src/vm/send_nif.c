@@ -80,7 +80,8 @@ send_to_pid(const uint8_t *pid, size_t pid_size, const uint8_t *message, size_t 
     return SEND_BAD_TERM;
   }
   ErlNifPid process;
-  return enif_get_local_pid(env, to, &process) ? deliver(env, &process, term) : relay(env, to, term);
+  return enif_get_local_pid(env, to, &process) ? deliver(env, &process, term)
+                                               : relay(env, to, term);
 }
 
 int

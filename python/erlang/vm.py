@@ -108,28 +108,24 @@ class _Hosted:
 
         self.loop = new_event_loop()
         self.inbox = _beamloop_vm.Inbox(self.loop)
-        self.stopping = False
-
-    def stop(self):
-        """Any thread."""
-        self.stopping = True
-        self.inbox.stop()
+        _hosted.add(self)
 
     def run(self):
         """The loop's thread: until stop().  What a callback raises ends nothing but itself."""
         asyncio.set_event_loop(self.loop)
         try:
-            while not self.stopping:
+            while not self.inbox.stopping:
                 try:
                     self.loop.run_forever()
                 except BaseException as error:
                     self._report(error)
         finally:
             self._end()
+            _hosted.discard(self)
             asyncio.set_event_loop(None)
 
     def _report(self, error):
-        if not self.stopping:
+        if not self.inbox.stopping:
             context = {"message": "Unhandled exception in the event loop", "exception": error}
             self.loop.call_exception_handler(context)
 
@@ -161,7 +157,6 @@ def _open():
     """Main thread: make the default loop ready, so that calls may come."""
     global _default
     _default = _Hosted()
-    _hosted.add(_default)
     _default.inbox.serve_default(True)
 
 
@@ -171,13 +166,17 @@ def _serve():
         _default.run()
     finally:
         _default.inbox.serve_default(False)
-        _hosted.discard(_default)
+
+
+def _open_hosted():
+    """Loop thread: a further loop."""
+    return _Hosted()
 
 
 def _stop_loops():
     """Service thread: every hosted loop ends soon."""
     for hosted in list(_hosted):
-        hosted.stop()
+        hosted.inbox.stop()
 
 
 def _run_atexit():
@@ -222,3 +221,13 @@ def _outcome(task):
         return None, asyncio.CancelledError()
     error = task.exception()
     return (None, error) if error is not None else (task.result(), None)
+
+
+async def _loop_info():
+    """What py_event_loop:info/1 tells of the loop that this runs on."""
+    loop = asyncio.get_running_loop()
+    return {
+        "ready": len(loop._ready),
+        "timers": len(loop._scheduled),
+        "tasks": len(asyncio.all_tasks(loop)) - 1,
+    }
