@@ -394,28 +394,58 @@ call_drop(pool_job *job)
   call_release(call);
 }
 
-void
-call_raise_cancelled(unsigned long thread)
+/* GIL held.  erlang.errors.CallCancelled, a new reference, or NULL with the failure reported. */
+static PyObject *
+cancelled_type(void)
 {
   PyObject *errors = PyImport_ImportModule("erlang.errors");
   PyObject *type = errors == NULL ? NULL : PyObject_GetAttrString(errors, "CallCancelled");
-  if (type == NULL || PyThreadState_SetAsyncExc(thread, type) < 0) {
+  if (type == NULL) {
     PyErr_WriteUnraisable(NULL);
   }
-  Py_XDECREF(type);
   Py_XDECREF(errors);
+  return type;
+}
+
+void
+call_raise_cancelled(unsigned long thread)
+{
+  PyObject *type = cancelled_type();
+  if (type != NULL) {
+    PyThreadState_SetAsyncExc(thread, type);
+    Py_DECREF(type);
+  }
+}
+
+/* GIL held.  Ends what an event loop on this thread runs: 1 when that is all there is to end. */
+static int
+interrupt_loop(unsigned long thread)
+{
+  PyObject *args = Py_BuildValue("(k)", thread);
+  PyObject *handled = args == NULL ? NULL : interp_call_glue("_interrupt_loop", args);
+  int enough = handled == Py_True;
+  if (handled == NULL) {
+    PyErr_WriteUnraisable(NULL);
+  }
+  Py_XDECREF(handled);
+  Py_XDECREF(args);
+  return enough;
 }
 
 /* GIL held.  Ends what the call runs now, if it still runs. */
 static void
 interrupt_running(vm_call *call)
 {
-  if (call->thread == 0) {
+  if (call->thread == 0 || (call->wait != NULL && thread_wait_interrupt(call->wait))) {
     return;
   }
-  if (call->wait == NULL || !thread_wait_interrupt(call->wait)) {
-    call_raise_cancelled(call->thread);
+  /* These two run Python code and may give up the GIL: the call may end meanwhile. */
+  int enough = interrupt_loop(call->thread);
+  PyObject *type = enough ? NULL : cancelled_type();
+  if (type != NULL && call->thread != 0) {
+    PyThreadState_SetAsyncExc(call->thread, type);
   }
+  Py_XDECREF(type);
 }
 
 void

@@ -92,9 +92,52 @@ def _open_children():
 
 def _prepare():
     """Once, on the main thread, right after the start of the interpreter."""
-    threading.current_thread().name = "MainThread"
     _guard_signals()
     _open_children()
+    _follow_running_loops()
+
+
+# ---- loops that calls run on workers ----
+
+_running = {}  # thread identity -> the loop that runs there, of whatever kind
+_LOOP_MODULES = ("erlang.loop", "asyncio.base_events", "selectors")
+
+
+def _follow_running_loops():
+    """Know which loop runs on which thread: a cancelled call may be waiting in one."""
+    original = asyncio.events._set_running_loop
+
+    def _set_running_loop(loop):
+        original(loop)
+        if loop is None:
+            _running.pop(threading.get_ident(), None)
+        else:
+            _running[threading.get_ident()] = loop
+
+    asyncio.events._set_running_loop = _set_running_loop
+    asyncio._set_running_loop = _set_running_loop
+
+
+def _cancel_all_tasks(loop):
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+
+
+def _interrupt_loop(thread):
+    """Service thread: end what the loop on this thread runs.
+
+    True when that is enough; False when the thread runs Python code besides, which an exception has
+    to end.
+    """
+    loop = _running.get(thread)
+    if loop is None:
+        return False
+    try:
+        loop.call_soon_threadsafe(_cancel_all_tasks, loop)
+    except RuntimeError:  # it is closed: its thread is past it
+        return False
+    frame = sys._current_frames().get(thread)
+    return frame is not None and frame.f_globals.get("__name__") in _LOOP_MODULES
 
 
 # ---- loops that the VM hosts ----
