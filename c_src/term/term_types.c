@@ -8,9 +8,13 @@ PyObject *
 term_bit_string_new(PyTypeObject *type, const uint8_t *data, size_t bits)
 {
   size_t size = bits / 8 + (bits % 8 != 0);
-  PyObject *bytes = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size);
+  /* Copied by hand, as bytes made of a single given byte are shared. */
+  PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
   if (bytes == NULL) {
     return NULL;
+  }
+  if (size > 0) {
+    memcpy(PyBytes_AS_STRING(bytes), data, size);
   }
   if (bits % 8 != 0) {
     /* Erlang pads with zeros too; equal bit strings have equal bytes then. */
