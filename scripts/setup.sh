@@ -164,7 +164,7 @@ run_configure() {
 run_make() {
   local log=$logs/make.log
   if ! make -C "$build" --no-print-directory -j "$(nproc)" >"$log" 2>&1 </dev/null; then
-    { grep -E -A 8 'error:' "$log" | head -n 40 || true; tail -n 3 "$log"; } >&2
+    { grep -E -A 8 'error:' "$log" || tail -n 5 "$log"; } | head -n 40 >&2 || true
     die "make failed (all of it in $log)"
   fi
   grep -E 'warning: ' "$log" >&2 || true
