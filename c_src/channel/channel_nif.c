@@ -201,23 +201,21 @@ nif_channel_send(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
   return send_payload(env, c, scratch, encoding.size, attachment);
 }
 
-/* Keeps the resources behind a list of handles: their number, -1 when it is no such list, and then
- * nothing is kept. */
+/* Keeps the resources behind those of a list of references that are handles: their number, -1 when it
+ * is no proper list, and then nothing is kept. */
 static int
 keep_handles(ErlNifEnv *env, ERL_NIF_TERM list, void **out, unsigned capacity)
 {
   ERL_NIF_TERM head;
   unsigned count = 0;
-  int good = 1;
-  while (good && enif_get_list_cell(env, list, &head, &list)) {
+  while (count < capacity && enif_get_list_cell(env, list, &head, &list)) {
     void *resource = nif_term_resource(env, head);
-    good = count < capacity && resource != NULL;
-    if (good) {
+    if (resource != NULL) {
       handle_keep(resource);
       out[count++] = resource;
     }
   }
-  if (good && enif_is_empty_list(env, list)) {
+  if (enif_is_empty_list(env, list)) {
     return (int)count;
   }
   while (count > 0) {
