@@ -11,7 +11,12 @@
 
 #include "term_api.h"
 
-enum handle_kind { HANDLE_CHANNEL = 0, HANDLE_BYTE_CHANNEL = 1, HANDLE_OBJECT = 2, HANDLE_KINDS = 3 };
+enum handle_kind {
+  HANDLE_CHANNEL = 0,
+  HANDLE_BYTE_CHANNEL = 1,
+  HANDLE_OBJECT = 2,
+  HANDLE_KINDS = 3
+};
 
 /* Registers a freshly made resource (enif_alloc_resource) under its own reference.  0 or -1. */
 int handles_add(void *resource, enum handle_kind kind);

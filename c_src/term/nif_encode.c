@@ -234,8 +234,8 @@ put_map(writer *w, ERL_NIF_TERM term)
   ErlNifMapIterator iterator;
   ERL_NIF_TERM key;
   ERL_NIF_TERM value;
-  if (!enif_get_map_size(w->env, term, &size) || !put_head(w, EXT_MAP, size)
-      || !enif_map_iterator_create(w->env, term, &iterator, ERL_NIF_MAP_ITERATOR_FIRST)) {
+  if (!enif_get_map_size(w->env, term, &size) || !put_head(w, EXT_MAP, size) ||
+      !enif_map_iterator_create(w->env, term, &iterator, ERL_NIF_MAP_ITERATOR_FIRST)) {
     return 0;
   }
   int good = 1;
@@ -319,14 +319,4 @@ nif_encode_small(ErlNifEnv *env, ERL_NIF_TERM term, nif_encoding *out)
     handle_release(out->handles[--out->handle_count]);
   }
   return 0;
-}
-
-void *
-nif_encode_keep_handle(ErlNifEnv *env, ERL_NIF_TERM term)
-{
-  void *resource = nif_term_resource(env, term);
-  if (resource != NULL) {
-    enif_keep_resource(resource);
-  }
-  return resource;
 }

@@ -9,11 +9,12 @@
 #define NIF_ENCODE_MAX_HANDLES 8
 
 typedef struct nif_encoding {
-  uint8_t *data;   /* the caller's scratch, at most 4 KB used */
+  uint8_t *data; /* the caller's scratch, at most 4 KB used */
   size_t capacity;
-  size_t size;     /* written, version byte included */
+  size_t size; /* written, version byte included */
   unsigned handle_count;
-  void *handles[NIF_ENCODE_MAX_HANDLES]; /* resources met in the term, each kept once for the caller */
+  void *handles
+      [NIF_ENCODE_MAX_HANDLES]; /* resources met in the term, each kept once for the caller */
 } nif_encoding;
 
 /* Scheduler thread.  1 encoded; 0 declined (too large, too deep, too many handles, or a kind of term
@@ -24,9 +25,5 @@ int nif_encode_small(ErlNifEnv *env, ERL_NIF_TERM term, nif_encoding *out);
 /* While the library loads, before anything can be encoded: terms of resources of this type are live
  * handles.  Registering again does nothing.  0, or -1 when there are too many. */
 int nif_encode_register_type(ErlNifResourceType *type);
-
-/* Scheduler thread.  The live handle that this term is, kept once for the caller; NULL when it is
- * anything else. */
-void *nif_encode_keep_handle(ErlNifEnv *env, ERL_NIF_TERM term);
 
 #endif

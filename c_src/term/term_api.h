@@ -27,7 +27,8 @@ typedef struct term_buf {
 #define TERM_BINARIES_STR 1u /* binaries become str (strict UTF-8) instead of bytes */
 
 /* encode flags */
-#define TERM_HEAD_ATOM 1u /* a str in first position of the outermost tuple that names an existing
+#define TERM_HEAD_ATOM                                                                             \
+  1u /* a str in first position of the outermost tuple that names an existing
                              atom becomes that atom (reply and send only) */
 
 typedef struct term_hooks {

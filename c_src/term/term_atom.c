@@ -40,8 +40,8 @@ term_atom_from_utf8(term_state *state, const char *utf8, size_t size)
 {
   uint32_t hash = atom_hash(utf8, size);
   atom_slot *slot = &state->atoms[hash & (ATOM_CACHE_SLOTS - 1)];
-  if (slot->atom != NULL && slot->hash == hash && slot->size == size
-      && memcmp(slot->utf8, utf8, size) == 0) {
+  if (slot->atom != NULL && slot->hash == hash && slot->size == size &&
+      memcmp(slot->utf8, utf8, size) == 0) {
     return Py_NewRef(slot->atom);
   }
   PyObject *text = PyUnicode_DecodeUTF8(utf8, (Py_ssize_t)size, NULL);
@@ -148,6 +148,5 @@ static PyType_Spec atom_spec = {
 PyTypeObject *
 term_atom_type(PyObject *module)
 {
-  return (PyTypeObject *)PyType_FromModuleAndSpec(module, &atom_spec,
-                                                  (PyObject *)&PyUnicode_Type);
+  return (PyTypeObject *)PyType_FromModuleAndSpec(module, &atom_spec, (PyObject *)&PyUnicode_Type);
 }

@@ -281,8 +281,7 @@ decode_any_ident(term_scan *scan)
   } else if (ext[0] == EXT_NEWER_REFERENCE) {
     type = scan->state->reference_type;
     if (scan->hooks != NULL && scan->hooks->reference != NULL) {
-      PyObject *live =
-          scan->hooks->reference(from, (size_t)(scan->p - from), scan->hooks->arg);
+      PyObject *live = scan->hooks->reference(from, (size_t)(scan->p - from), scan->hooks->arg);
       if (live != NULL || PyErr_Occurred()) {
         return live;
       }
@@ -414,9 +413,8 @@ static TERM_LEAF int
 bad_key(const term_scan *scan, PyObject *key)
 {
   PyErr_Clear();
-  PyErr_Format(scan->state->term_error,
-               "a map key has no hash in Python: %.200s (at byte %zd)", Py_TYPE(key)->tp_name,
-               (Py_ssize_t)(scan->p - scan->start));
+  PyErr_Format(scan->state->term_error, "a map key has no hash in Python: %.200s (at byte %zd)",
+               Py_TYPE(key)->tp_name, (Py_ssize_t)(scan->p - scan->start));
   return -1;
 }
 

@@ -326,9 +326,9 @@ encode_improper_list(encoder *enc, PyObject *object)
 static int
 encode_head(encoder *enc, PyObject *item)
 {
-  if ((enc->flags & TERM_HEAD_ATOM) && enc->depth == 1 && PyUnicode_Check(item)
-      && PyUnicode_GET_LENGTH(item) <= EXT_ATOM_MAX_CHARS && enc->hooks != NULL
-      && enc->hooks->atom_exists != NULL) {
+  if ((enc->flags & TERM_HEAD_ATOM) && enc->depth == 1 && PyUnicode_Check(item) &&
+      PyUnicode_GET_LENGTH(item) <= EXT_ATOM_MAX_CHARS && enc->hooks != NULL &&
+      enc->hooks->atom_exists != NULL) {
     Py_ssize_t size;
     const char *utf8 = PyUnicode_AsUTF8AndSize(item, &size);
     if (utf8 == NULL) {
@@ -383,9 +383,9 @@ compare_spans(const void *a, const void *b)
 static int
 key_type_is_exact(term_state *state, PyTypeObject *type)
 {
-  return type == &PyUnicode_Type || type == &PyLong_Type || type == &PyBytes_Type
-         || type == state->atom_type || type == &PyFloat_Type
-         || (term_ident_is(state, type) && type != state->fun_type);
+  return type == &PyUnicode_Type || type == &PyLong_Type || type == &PyBytes_Type ||
+         type == state->atom_type || type == &PyFloat_Type ||
+         (term_ident_is(state, type) && type != state->fun_type);
 }
 
 static int
@@ -512,8 +512,7 @@ static int
 encode_nested(encoder *enc, PyObject *object, int (*encode)(encoder *, PyObject *))
 {
   if (enc->depth >= TERM_MAX_DEPTH) {
-    PyErr_Format(PyExc_RecursionError, "the value is nested deeper than %d levels",
-                 TERM_MAX_DEPTH);
+    PyErr_Format(PyExc_RecursionError, "the value is nested deeper than %d levels", TERM_MAX_DEPTH);
     return -1;
   }
   enc->depth++;

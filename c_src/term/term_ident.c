@@ -36,8 +36,8 @@ term_ident_new(PyTypeObject *type, const uint8_t *ext, size_t size, PyObject *he
 int
 term_ident_is(term_state *state, PyTypeObject *type)
 {
-  return type == state->pid_type || type == state->reference_type || type == state->port_type
-         || type == state->fun_type;
+  return type == state->pid_type || type == state->reference_type || type == state->port_type ||
+         type == state->fun_type;
 }
 
 static void
@@ -155,8 +155,8 @@ static PyObject *
 node_prefix(const ident_fields *fields)
 {
   static const char nameless[] = "nonode@nohost";
-  if (fields->node_size == sizeof(nameless) - 1
-      && memcmp(fields->node, nameless, fields->node_size) == 0) {
+  if (fields->node_size == sizeof(nameless) - 1 &&
+      memcmp(fields->node, nameless, fields->node_size) == 0) {
     return PyUnicode_FromString("");
   }
   PyObject *name =
@@ -337,21 +337,17 @@ PyDoc_STRVAR(port_doc, "The identifier of an Erlang port.");
 PyDoc_STRVAR(reference_doc, "An Erlang reference that is no live object here.");
 PyDoc_STRVAR(fun_doc, "An Erlang fun: Python can hold it and send it back, not call it.");
 
-#define IDENT_FLAGS \
+#define IDENT_FLAGS                                                                                \
   (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION)
 
 static PyTypeObject *
 ident_type(PyObject *module, const char *name, const char *doc, reprfunc repr, PyGetSetDef *getset)
 {
   PyType_Slot slots[] = {
-      {Py_tp_doc, (void *)doc},
-      {Py_tp_dealloc, ident_dealloc},
-      {Py_tp_hash, ident_hash},
-      {Py_tp_richcompare, ident_richcompare},
-      {Py_tp_repr, repr},
-      {Py_tp_methods, ident_methods},
-      {Py_tp_getset, getset},
-      {0, NULL},
+      {Py_tp_doc, (void *)doc}, {Py_tp_dealloc, ident_dealloc},
+      {Py_tp_hash, ident_hash}, {Py_tp_richcompare, ident_richcompare},
+      {Py_tp_repr, repr},       {Py_tp_methods, ident_methods},
+      {Py_tp_getset, getset},   {0, NULL},
   };
   PyType_Spec spec = {
       .name = name,
@@ -372,8 +368,8 @@ term_ident_types(PyObject *module, term_state *state)
   state->reference_type =
       ident_type(module, "erlang.Reference", reference_doc, ident_repr, ident_getset);
   state->fun_type = ident_type(module, "erlang.Fun", fun_doc, fun_repr, fun_getset);
-  if (state->pid_type == NULL || state->port_type == NULL || state->reference_type == NULL
-      || state->fun_type == NULL) {
+  if (state->pid_type == NULL || state->port_type == NULL || state->reference_type == NULL ||
+      state->fun_type == NULL) {
     return -1;
   }
   return 0;

@@ -37,7 +37,7 @@ typedef struct term_state {
   PyTypeObject *fun_type;
   PyTypeObject *bit_string_type;
   PyTypeObject *improper_list_type;
-  PyObject *term_error; /* erlang.errors.TermError */
+  PyObject *term_error;  /* erlang.errors.TermError */
   const char *none_atom; /* what None encodes to: "none", "nil" or "undefined" */
   atom_slot atoms[ATOM_CACHE_SLOTS];
 } term_state;
@@ -46,16 +46,15 @@ typedef struct term_state {
  * and references hold the newest form with a UTF-8 node name whatever form they came in, so that
  * equal ones have equal bytes. */
 typedef struct term_ident {
-  PyObject_VAR_HEAD
-  Py_hash_t hash;  /* -1 until asked for */
-  PyObject *held;  /* a fun's live objects (a list), or NULL: they live as long as the fun does */
-  uint8_t ext[];   /* Py_SIZE bytes */
+  PyObject_VAR_HEAD Py_hash_t hash; /* -1 until asked for */
+  PyObject *held; /* a fun's live objects (a list), or NULL: they live as long as the fun does */
+  uint8_t ext[];  /* Py_SIZE bytes */
 } term_ident;
 
 typedef struct term_bit_string {
   PyObject_HEAD
-  PyObject *data;    /* bytes; unused low bits of the last one are 0 */
-  Py_ssize_t bits;   /* how many bits there are */
+  PyObject *data;  /* bytes; unused low bits of the last one are 0 */
+  Py_ssize_t bits; /* how many bits there are */
 } term_bit_string;
 
 typedef struct term_improper_list {
@@ -93,7 +92,7 @@ typedef struct term_scan {
   const uint8_t *start; /* of the whole term, for error positions */
   const uint8_t *p;     /* the next byte */
   const uint8_t *end;
-  size_t promised;      /* terms that enclosing containers still promise; each takes a byte */
+  size_t promised; /* terms that enclosing containers still promise; each takes a byte */
   int depth;
   unsigned flags;
   const term_hooks *hooks; /* may be NULL */

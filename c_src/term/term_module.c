@@ -107,9 +107,9 @@ static int
 decode_flags(PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
   Py_ssize_t keywords = names == NULL ? 0 : PyTuple_GET_SIZE(names);
-  if (count != 1 || keywords > 1
-      || (keywords == 1
-          && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "binaries") != 0)) {
+  if (count != 1 || keywords > 1 ||
+      (keywords == 1 &&
+       PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "binaries") != 0)) {
     PyErr_SetString(PyExc_TypeError, "decode() takes data and the keyword binaries");
     return -1;
   }
@@ -201,8 +201,8 @@ add_types(PyObject *module, term_state *state)
   state->atom_type = term_atom_type(module);
   state->bit_string_type = term_bit_string_type(module);
   state->improper_list_type = term_improper_list_type(module);
-  if (term_ident_types(module, state) < 0 || state->atom_type == NULL
-      || state->bit_string_type == NULL || state->improper_list_type == NULL) {
+  if (term_ident_types(module, state) < 0 || state->atom_type == NULL ||
+      state->bit_string_type == NULL || state->improper_list_type == NULL) {
     return -1;
   }
   PyTypeObject *types[] = {

@@ -26,8 +26,8 @@ scan_need(const term_scan *scan, uint64_t size)
 int
 term_scan_promise(term_scan *scan, uint64_t terms)
 {
-  if (terms > (uint64_t)(scan->end - scan->p)
-      || scan->promised + terms > (uint64_t)(scan->end - scan->p)) {
+  if (terms > (uint64_t)(scan->end - scan->p) ||
+      scan->promised + terms > (uint64_t)(scan->end - scan->p)) {
     return term_scan_error(scan, "a count is larger than the bytes that are there");
   }
   scan->promised += (size_t)terms;
@@ -423,8 +423,8 @@ skip_fun_identity(term_scan *scan)
 {
   uint8_t scratch[TERM_IDENT_MAX];
   size_t size;
-  if (term_scan_atom(scan, scratch, &size) < 0 || skip_small_integer(scan) < 0
-      || skip_small_integer(scan) < 0 || scan_need(scan, 1) < 0) {
+  if (term_scan_atom(scan, scratch, &size) < 0 || skip_small_integer(scan) < 0 ||
+      skip_small_integer(scan) < 0 || scan_need(scan, 1) < 0) {
     return -1;
   }
   if (scan->p[0] != EXT_PID && scan->p[0] != EXT_NEW_PID) {

@@ -41,7 +41,8 @@ bit_string_tp_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
   }
   PyObject *self = NULL;
   if (bits < 0 || bits / 8 + (bits % 8 != 0) != data.len) {
-    PyErr_SetString(PyExc_ValueError, "bits must fill data but for at most 7 bits of its last byte");
+    PyErr_SetString(PyExc_ValueError,
+                    "bits must fill data but for at most 7 bits of its last byte");
   } else {
     self = term_bit_string_new(type, data.buf, (size_t)bits);
   }
@@ -133,16 +134,11 @@ PyDoc_STRVAR(bit_string_doc,
              "len() is the number of bits.  ValueError when they do not fit each other.");
 
 static PyType_Slot bit_string_slots[] = {
-    {Py_tp_doc, (void *)bit_string_doc},
-    {Py_tp_new, bit_string_tp_new},
-    {Py_tp_dealloc, bit_string_dealloc},
-    {Py_tp_hash, bit_string_hash},
-    {Py_tp_richcompare, bit_string_richcompare},
-    {Py_tp_repr, bit_string_repr},
-    {Py_tp_methods, bit_string_methods},
-    {Py_tp_members, bit_string_members},
-    {Py_sq_length, bit_string_length},
-    {0, NULL},
+    {Py_tp_doc, (void *)bit_string_doc},         {Py_tp_new, bit_string_tp_new},
+    {Py_tp_dealloc, bit_string_dealloc},         {Py_tp_hash, bit_string_hash},
+    {Py_tp_richcompare, bit_string_richcompare}, {Py_tp_repr, bit_string_repr},
+    {Py_tp_methods, bit_string_methods},         {Py_tp_members, bit_string_members},
+    {Py_sq_length, bit_string_length},           {0, NULL},
 };
 
 static PyType_Spec bit_string_spec = {
@@ -222,8 +218,7 @@ improper_list_dealloc(PyObject *object)
 {
   PyTypeObject *type = Py_TYPE(object);
   PyObject_GC_UnTrack(object);
-  Py_TRASHCAN_BEGIN(object, improper_list_dealloc)
-  improper_list_clear(object);
+  Py_TRASHCAN_BEGIN(object, improper_list_dealloc) improper_list_clear(object);
   type->tp_free(object);
   Py_DECREF(type);
   Py_TRASHCAN_END

@@ -235,5 +235,5 @@ def test_pid_ext_is_the_encoding_without_its_version():
     pid = decode(b"\x83" + PID_BYTES)
     API.pid_ext(pid, c.byref(data), c.byref(size))
     assert c.string_at(data.value, size.value) == PID_BYTES
-    with pytest.raises(TypeError, match="erlang.Pid"):
+    with pytest.raises(TypeError, match=r"erlang\.Pid"):
         API.pid_ext("pid", c.byref(data), c.byref(size))

@@ -14,8 +14,7 @@ from erlang._term import Atom, BitString, ImproperList, decode, encode
 def ext(*parts):
     """The version byte and the parts: ints are bytes, bytes and str go as they are."""
     return b"\x83" + b"".join(
-        bytes([p]) if isinstance(p, int) else p.encode() if isinstance(p, str) else p
-        for p in parts
+        bytes([p]) if isinstance(p, int) else p.encode() if isinstance(p, str) else p for p in parts
     )
 
 
@@ -127,7 +126,7 @@ class Flags(IntFlag):
     B = 2
 
 
-class Name(str, Enum):
+class Name(str, Enum):  # noqa: UP042 (the two differ in what str() of them is)
     X = "text"
 
 

@@ -159,9 +159,7 @@ def test_all_encodings_of_ports_and_references_are_the_same():
     assert decode(b"\x83f" + node + struct.pack(">IB", 5, 0)) == port(5, "a@b")
     assert decode(b"\x83x" + node + struct.pack(">QI", 5, 0)) == port(5, "a@b")
     assert decode(b"\x83e" + node + struct.pack(">IB", 5, 0)) == reference(5, node="a@b")
-    assert decode(b"\x83r\0\2" + node + struct.pack(">BII", 0, 5, 6)) == reference(
-        5, 6, node="a@b"
-    )
+    assert decode(b"\x83r\0\2" + node + struct.pack(">BII", 0, 5, 6)) == reference(5, 6, node="a@b")
 
 
 @pytest.mark.parametrize("make", MAKERS)
