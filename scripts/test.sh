@@ -31,7 +31,7 @@ run_part() {
   log=$logs/${1//[^A-Za-z0-9_.-]/-}.log
   shift 3
   timed "$seconds" "$@" >"$log" 2>&1 </dev/null || status=$?
-  read -r good bad left_out < <("$count" "$log" "$status")
+  read -r good bad left_out < <("$count" "$log" "$status" || echo 0 1 0)
   if [ "$status" != 0 ] && [ "$bad" = 0 ]; then bad=1; fi
   passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + left_out))
   printf '  %-26s %5d passed %4d failed %4d skipped %5d s\n' \
@@ -146,7 +146,7 @@ common_test() (
   shift
   extend_environment
   exec timeout -k 10 900 "$(dirname "$(configured ERL)")/ct_run" -noinput -no_auto_compile \
-    -dir "$beams" -logdir "$logs/ct" "$@"
+    -sname "beamloop_ct_$$" -dir "$beams" -logdir "$logs/ct" "$@"
 )
 
 suite_vm() {
