@@ -17,8 +17,9 @@ import subprocess
 import sys
 import textwrap
 
-import erlang
 import pytest
+
+import erlang
 
 FACTORIES = {"erlang": erlang.new_event_loop, "asyncio": asyncio.SelectorEventLoop}
 
@@ -59,20 +60,19 @@ def erlang_loop():
 @pytest.fixture(autouse=True)
 def no_descriptor_is_left_open():
     """Every test gives back the file descriptors that it and its loop opened."""
-    gc.collect()
     before = _open_descriptors()
     yield
-    gc.collect()
-    left = {fd: what for fd, what in _open_descriptors().items() if before.get(fd) != what}
-    assert not left
+    if _open_descriptors() - before:
+        gc.collect()
+    assert not _open_descriptors() - before
 
 
 def _open_descriptors():
-    found = {}
+    found = set()
     for fd in os.listdir("/proc/self/fd"):
         # The descriptor of this very listing is gone by now.
         with contextlib.suppress(FileNotFoundError):
-            found[fd] = os.readlink(f"/proc/self/fd/{fd}")
+            found.add((fd, os.readlink(f"/proc/self/fd/{fd}")))
     return found
 
 

@@ -5,7 +5,6 @@ import random
 import threading
 import time
 import weakref
-from decimal import Decimal
 from fractions import Fraction
 
 import pytest
@@ -165,12 +164,12 @@ def test_a_cancelled_timer_is_freed_without_waiting_for_its_deadline(erlang_loop
     """No graveyard: asyncio keeps cancelled timers in its heap until half of it is dead."""
     handle = erlang_loop.call_later(3600, print)
     keeper = [erlang_loop.call_later(3600, print) for _ in range(1000)]
-    before = len(erlang_loop._timers)
+    before = erlang_loop._stats()["timers"]
     handle.cancel()
-    assert len(erlang_loop._timers) == before - 1
+    assert erlang_loop._stats()["timers"] == before - 1
     for timer in keeper:
         timer.cancel()
-    assert len(erlang_loop._timers) == before - 1001
+    assert erlang_loop._stats()["timers"] == before - 1001
 
 
 def test_cancel_in_any_order_keeps_the_heap_right(loop):
@@ -242,8 +241,6 @@ def test_an_integer_or_a_fraction_is_a_delay_too(loop):
     loop.call_later(True, ran.append, "a second").cancel()
     loop.call_later(Fraction(1, 1000), ran.append, "fraction")
     loop.call_later(0, ran.append, "integer")
-    with pytest.raises(TypeError):
-        loop.call_later(Decimal("0.001"), print)
     loop.call_later(0.01, loop.stop)
     loop.run_forever()
     assert sorted(ran) == ["fraction", "integer"]
