@@ -2,7 +2,7 @@
 %% @doc One call into Python: submit, wait, cancel.
 -module(beamloop_call).
 
--export([options/1, name/1, function/4, call/5, submit/4, spawn/4, await/2]).
+-export([options/1, name/1, named/1, function/4, call/5, submit/4, spawn/4, await/2]).
 -export([await_task/2, cancel_task/1]).
 -export_type([pending/0, flags/0]).
 
@@ -46,11 +46,18 @@ name(Name) when is_list(Name) ->
 name(_Other) ->
     erlang:error(badarg).
 
+%% @doc A map whose keys are names, each as UTF-8 (two keys of one name are badarg).
+-spec named(py:kwargs()) -> #{binary() => term()}.
+named(Map) ->
+    Named = maps:fold(fun(Key, Value, Acc) -> Acc#{name(Key) => Value} end, #{}, Map),
+    map_size(Named) =:= map_size(Map) orelse erlang:error(badarg),
+    Named.
+
 %% @doc The request of a function or method call.
 -spec function(py:target(), py:name(), [term()], py:kwargs()) -> term().
 function(Target, Function, Args, Kwargs) when is_list(Args), is_map(Kwargs) ->
     _ = length(Args), % badarg where the list is improper
-    {target(Target), name(Function), Args, Kwargs};
+    {target(Target), name(Function), Args, named(Kwargs)};
 function(_Target, _Function, _Args, _Kwargs) ->
     erlang:error(badarg).
 

@@ -61,7 +61,7 @@ eval(Expression, Locals) ->
 %% @doc The value of an expression, in the namespace of `__main__' with these local names besides.
 -spec eval(name(), kwargs(), options()) -> {ok, term()} | {error, error()}.
 eval(Expression, Locals, Options) when is_map(Locals), is_map(Options) ->
-    request(?EVAL, {beamloop_call:name(Expression), Locals}, Options);
+    request(?EVAL, {beamloop_call:name(Expression), beamloop_call:named(Locals)}, Options);
 eval(Expression, Locals, Options) ->
     erlang:error(badarg, [Expression, Locals, Options]).
 

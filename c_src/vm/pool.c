@@ -26,6 +26,7 @@ struct pool {
   pool_worker *idle; /* last in, first out */
   size_t idle_count;
   size_t workers;   /* of this generation, starting ones included */
+  size_t starting;  /* of those, threads that have not asked for a job yet */
   size_t abandoned; /* of earlier generations */
   pool_job *head;
   pool_job *tail;
@@ -177,6 +178,9 @@ worker_main(void *arg)
   thread_set_name("beamloop_worker");
   void *state = p->ops.worker_begin();
   pthread_mutex_lock(&p->lock);
+  if (w->generation == p->generation) {
+    p->starting--;
+  }
   pool_job *job;
   while (state != NULL && (job = next_job(p, w)) != NULL) {
     pthread_mutex_unlock(&p->lock);
@@ -230,6 +234,7 @@ pool_start(pool *p, const pool_limits *limits)
     p->generation++;
     p->abandoned += p->workers;
     p->workers = 0;
+    p->starting = 0;
   }
   pthread_mutex_unlock(&p->lock);
 }
@@ -243,6 +248,7 @@ start_failed(pool *p, pool_job *job, uint64_t generation)
   pthread_mutex_lock(&p->lock);
   if (generation == p->generation) {
     p->workers--;
+    p->starting--;
     if (p->workers == 0 && job->queued) {
       queue_unlink(p, job);
       lost = 1;
@@ -253,6 +259,13 @@ start_failed(pool *p, pool_job *job, uint64_t generation)
   pthread_cond_broadcast(&p->ended);
   pthread_mutex_unlock(&p->lock);
   return lost;
+}
+
+/* Lock held.  Jobs beyond those that the starting workers will take. */
+static size_t
+really_queued(const pool *p)
+{
+  return p->queued > p->starting ? p->queued - p->starting : 0;
 }
 
 int
@@ -271,8 +284,9 @@ pool_submit(pool *p, pool_job *job, int exempt)
   } else if (p->workers < p->limits.max_workers) {
     queue_push(p, job);
     p->workers++;
+    p->starting++;
     grow = 1;
-  } else if (exempt || p->queued < p->limits.max_queued) {
+  } else if (exempt || really_queued(p) < p->limits.max_queued) {
     queue_push(p, job);
   } else {
     result = POOL_OVERLOADED;
@@ -328,7 +342,7 @@ pool_stats
 pool_get_stats(pool *p)
 {
   pthread_mutex_lock(&p->lock);
-  pool_stats stats = {p->workers, p->idle_count, p->queued, p->abandoned};
+  pool_stats stats = {p->workers, p->idle_count, really_queued(p), p->abandoned};
   pthread_mutex_unlock(&p->lock);
   return stats;
 }
