@@ -9,8 +9,8 @@
 #include "term_buf.h"
 #include "term_ext.h"
 
-/* How deep terms may nest, both ways.  The codec recurses, about 200 bytes of stack for each level,
- * so that this much fits a quarter of the usual 8 MB. */
+/* How deep terms may nest, both ways.  The codec recurses, with at most 170 bytes of stack for each
+ * level to decode and 370 to encode, so that this much fits half of the usual 8 MB. */
 #define TERM_MAX_DEPTH 10000
 
 /* For functions with large scratch space: kept out of line, so that the frames of those that recurse
