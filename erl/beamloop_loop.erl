@@ -12,7 +12,7 @@
 -define(START_TIMEOUT, 30000).
 -define(STOP_TIMEOUT, 10000).
 
--type state() :: #{ref := reference(), handle := reference()}.
+-type state() :: #{ref := reference(), handle := reference(), stopped => true}.
 
 %% @doc The table of the loops' handles, owned by the calling process.
 -spec new_table() -> ok.
@@ -68,7 +68,7 @@ handle_cast(_Request, State) ->
 
 -spec handle_info(term(), state()) -> {noreply, state()} | {stop, term(), state()}.
 handle_info({beamloop, Ref, stopped}, #{ref := Ref} = State) ->
-    {stop, normal, State};
+    {stop, {shutdown, not_running}, State#{stopped => true}};
 handle_info({'DOWN', _Monitor, process, _Interpreter, _Reason}, State) ->
     {stop, {shutdown, not_running}, State};
 handle_info({'EXIT', _Linked, Reason}, State) ->
@@ -77,8 +77,14 @@ handle_info(_Other, State) ->
     {noreply, State}.
 
 -spec terminate(term(), state()) -> ok.
-terminate(_Reason, #{ref := Ref, handle := Handle}) ->
+terminate(_Reason, State) ->
     _ = catch ets:delete(?TABLE, self()),
+    await_stop(State).
+
+-spec await_stop(state()) -> ok.
+await_stop(#{stopped := true}) ->
+    ok;
+await_stop(#{ref := Ref, handle := Handle}) ->
     ok = beamloop_nif:nif_loop_stop(Handle),
     receive
         {beamloop, Ref, stopped} -> ok

@@ -39,6 +39,7 @@ typedef struct vm_call {
   int detached;                   /* nobody waits for an answer; set at submit */
   struct vm_call *next;           /* guarded by the inbox's lock: calls to start */
   struct vm_call *next_cancelled; /* guarded by the inbox's lock */
+  int stopped;                    /* guarded by the GIL: told that the interpreter stops */
   unsigned long thread;           /* guarded by the GIL: the Python thread that runs it, else 0 */
   struct thread_wait *wait;       /* guarded by the GIL: that thread's, borrowed */
   void *task;                     /* guarded by the GIL: the asyncio task of a coroutine call */

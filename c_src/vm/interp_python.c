@@ -223,14 +223,29 @@ interp_service_state(void)
   return service_state;
 }
 
+/* GIL held.  A call that a worker runs and that has not been told of the stop, kept; or NULL. */
+static vm_call *
+next_to_stop(void)
+{
+  for (vm_worker *w = workers; w != NULL; w = w->next) {
+    if (w->current != NULL && !w->current->stopped) {
+      w->current->stopped = 1;
+      call_keep(w->current);
+      return w->current;
+    }
+  }
+  return NULL;
+}
+
 void
 interp_cancel_running(void)
 {
   PyEval_RestoreThread(service_state);
-  for (vm_worker *w = workers; w != NULL; w = w->next) {
-    if (w->current != NULL) {
-      call_stop(w->current);
-    }
+  vm_call *call;
+  /* Stopping a call may give up the GIL, and workers come and go meanwhile: start over each time. */
+  while ((call = next_to_stop()) != NULL) {
+    call_stop(call);
+    call_release(call);
   }
   PyEval_SaveThread();
 }
