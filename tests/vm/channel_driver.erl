@@ -1,0 +1,62 @@
+%% The Erlang side of the channel tests that pytest runs inside the VM (channel_driver.py): runs
+%% functions for Python and hands back what they returned.
+-module(channel_driver).
+
+-export([start/1, produce/3, produce_paced/4, send_all/2, send_and_close/2,
+         send_map_with_equal_keys/1]).
+
+%% Registers the driver and reports to Python, which has asked for it through rpc.
+start(_Options) ->
+    Pid = spawn(fun() -> register(?MODULE, self()), deliver(0, ok), loop() end),
+    Pid.
+
+loop() ->
+    receive
+        {call, Token, Module, Function, Args} ->
+            spawn(fun() -> deliver(Token, run(Module, Function, Args)) end),
+            loop()
+    end.
+
+run(Module, Function, Args) ->
+    try {value, apply(Module, Function, Args)}
+    catch Class:Reason -> {Class, iolist_to_binary(io_lib:format("~0tp", [Reason]))}
+    end.
+
+deliver(Token, Result) ->
+    {ok, _} = py:call(channel_driver, deliver, [Token, Result]).
+
+%% Sends the integers from First to Last, waiting for room; the number of times there was none.
+produce(Channel, First, Last) ->
+    produce(Channel, First, Last, 0).
+
+produce(_Channel, N, Last, Busy) when N > Last ->
+    Busy;
+produce(Channel, N, Last, Busy) ->
+    case py_channel:send(Channel, N) of
+        ok -> produce(Channel, N + 1, Last, Busy);
+        busy -> erlang:yield(), produce(Channel, N, Last, Busy + 1)
+    end.
+
+%% Sends so many integers in bursts of random length with pauses of up to Max milliseconds.
+produce_paced(Channel, First, Last, _Max) when First > Last ->
+    send_ok(Channel, <<"end">>);
+produce_paced(Channel, First, Last, Max) ->
+    Until = min(Last, First + rand:uniform(40) - 1),
+    produce(Channel, First, Until),
+    timer:sleep(rand:uniform(Max + 1) - 1),
+    produce_paced(Channel, Until + 1, Last, Max).
+
+send_ok(Channel, Term) ->
+    ok = py_channel:send(Channel, Term).
+
+send_all(Channel, Terms) ->
+    [py_channel:send(Channel, Term) || Term <- Terms].
+
+send_and_close(Channel, Terms) ->
+    Results = send_all(Channel, Terms),
+    ok = py_channel:close(Channel),
+    Results.
+
+%% 1 and 1.0 are one key in Python.
+send_map_with_equal_keys(Channel) ->
+    py_channel:send(Channel, #{1 => a, 1.0 => b}).
