@@ -19,7 +19,11 @@ is_timer(handle *self)
   return Py_TYPE(self)->tp_basicsize == (Py_ssize_t)sizeof(timer_handle);
 }
 
-/* --- creation and release -------------------------------------------------------------------- */
+/* --- creation and release --------------------------------------------------------------------
+ *
+ * A handle that only its loop's queues know is no business of the garbage collector: the loop
+ * visits what it holds as if it were its own.  It is tracked when it leaves the queues and somebody
+ * else has it still.  This halves what a burst of callbacks gives the collector to do. */
 
 /* The type's own size is allocated, so this makes timer handles too. */
 static handle *
@@ -82,12 +86,8 @@ handle_new(native_loop *loop, PyObject *callback, PyObject *const *args, Py_ssiz
 
   if (self == NULL)
     return NULL;
-  if (handle_fill(self, loop, callback, args, nargs, context) < 0) {
-    PyObject_GC_Track(self);
-    Py_DECREF(self);
-    return NULL;
-  }
-  PyObject_GC_Track(self);
+  if (handle_fill(self, loop, callback, args, nargs, context) < 0)
+    Py_CLEAR(self);
   return self;
 }
 
@@ -103,13 +103,16 @@ timer_handle_new(native_loop *loop, double when, PyObject *callback, PyObject *c
     return NULL;
   self->when = when;
   self->heap_index = -1;
-  if (handle_fill(&self->base, loop, callback, args, nargs, context) < 0) {
-    PyObject_GC_Track(self);
-    Py_DECREF(self);
-    return NULL;
-  }
-  PyObject_GC_Track(self);
+  if (handle_fill(&self->base, loop, callback, args, nargs, context) < 0)
+    Py_CLEAR(self);
   return self;
+}
+
+void
+handle_track(handle *self)
+{
+  if (!PyObject_GC_IsTracked((PyObject *)self))
+    PyObject_GC_Track(self);
 }
 
 /* Drops callback and arguments. */
@@ -137,6 +140,16 @@ handle_traverse(handle *self, visitproc visit, void *arg)
   for (int i = 0; i < count; i++)
     Py_VISIT(self->args[i]);
   return 0;
+}
+
+int
+handle_traverse_owned(handle *self, visitproc visit, void *arg)
+{
+  if (PyObject_GC_IsTracked((PyObject *)self)) {
+    Py_VISIT(self);
+    return 0;
+  }
+  return Py_REFCNT(self) == 1 ? handle_traverse(self, visit, arg) : 0;
 }
 
 static int

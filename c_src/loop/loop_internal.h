@@ -98,6 +98,13 @@ handle *handle_new(native_loop *loop, PyObject *callback, PyObject *const *args,
 timer_handle *timer_handle_new(native_loop *loop, double when, PyObject *callback,
                                PyObject *const *args, Py_ssize_t nargs, PyObject *context);
 
+/* New handles are not tracked by the garbage collector.  Whoever takes one out of a loop's queue, or
+ * puts it elsewhere, calls handle_track unless it drops the last reference. */
+void handle_track(handle *self);
+
+/* Visits a handle that one of the loop's queues owns a reference to. */
+int handle_traverse_owned(handle *self, visitproc visit, void *arg);
+
 /* Calls the callback unless cancelled.  An exception goes to the loop's handler; -1 only for
  * SystemExit and KeyboardInterrupt (and what the exception handler itself raises). */
 int handle_run(handle *self);
@@ -117,6 +124,15 @@ handle_check(loop_state *state, PyObject *object)
   return Py_IS_TYPE(object, state->handle_type) || Py_IS_TYPE(object, state->timer_handle_type);
 }
 
+/* Drops a queue's reference to a handle. */
+static inline void
+handle_leave_queue(handle *self)
+{
+  if (Py_REFCNT(self) > 1)
+    handle_track(self);
+  Py_DECREF(self);
+}
+
 /* --- ready.c --------------------------------------------------------------------------------- */
 
 /* A ring of what is to run.  An item is an owned PyObject *, or a source event with bit 0 set. */
@@ -131,9 +147,9 @@ int ready_grow(struct ready_ring *ring);
 int ready_push(struct ready_ring *ring, PyObject *object);
 int ready_push_source(struct ready_ring *ring, uint64_t id, int kind);
 uintptr_t ready_pop(struct ready_ring *ring);
-void ready_clear(struct ready_ring *ring);
+void ready_clear(native_loop *loop);
 void ready_shrink(struct ready_ring *ring);
-int ready_traverse(struct ready_ring *ring, visitproc visit, void *arg);
+int ready_traverse(native_loop *loop, visitproc visit, void *arg);
 PyObject *ready_view_new(native_loop *loop);
 
 #define READY_IS_SOURCE(item) ((item) & 1)

@@ -197,6 +197,7 @@ collect_timers(native_loop *self, int64_t now, PyObject *collect)
 
     note_lag(self, now);
     timer = (PyObject *)timers_pop(&self->timers);
+    handle_track((handle *)timer);
     key = PyLong_FromUnsignedLongLong(id);
     rc = key == NULL ? -1 : PyDict_SetItem(self->timers_map, key, timer);
     Py_XDECREF(key);
@@ -241,6 +242,16 @@ run_object(native_loop *self, PyObject *object)
   return self->debug ? debug_run(self, object) : handle_run((handle *)object);
 }
 
+/* Drops the ready ring's reference to what has run. */
+static inline void
+drop_object(native_loop *self, PyObject *object)
+{
+  if (handle_check(self->state, object))
+    handle_leave_queue((handle *)object);
+  else
+    Py_DECREF(object);
+}
+
 /* Runs what is ready now; what that makes ready waits for the next iteration. */
 static int
 run_ready(native_loop *self)
@@ -256,7 +267,7 @@ run_ready(native_loop *self)
       rc = sources_run(self, READY_SOURCE_ID(item), READY_SOURCE_KIND(item));
     } else {
       rc = run_object(self, (PyObject *)item);
-      Py_DECREF((PyObject *)item);
+      drop_object(self, (PyObject *)item);
     }
   }
   return rc;

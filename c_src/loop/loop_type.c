@@ -76,7 +76,7 @@ loop_release_all(native_loop *self)
 {
   if (self->core != NULL)
     pending_close(self->core);
-  ready_clear(&self->ready);
+  ready_clear(self);
   timers_clear(&self->timers);
   readers_clear(self);
   sources_clear(self);
@@ -94,7 +94,7 @@ loop_traverse(native_loop *self, visitproc visit, void *arg)
   Py_VISIT(self->transports);
   Py_VISIT(self->transports_data);
   Py_VISIT(self->task_factory);
-  if ((rc = ready_traverse(&self->ready, visit, arg)) != 0 ||
+  if ((rc = ready_traverse(self, visit, arg)) != 0 ||
       (rc = timers_traverse(&self->timers, visit, arg)) != 0 ||
       (rc = readers_traverse(self, visit, arg)) != 0)
     return rc;
@@ -260,7 +260,7 @@ set_ready(native_loop *self, PyObject *value, void *Py_UNUSED(closure))
   list = value == NULL ? PyList_New(0) : PySequence_List(value);
   if (list == NULL)
     return -1;
-  ready_clear(&self->ready);
+  ready_clear(self);
   view = ready_view_new(self);
   if (view != NULL)
     result = PyObject_CallMethod(view, "extend", "O", list);

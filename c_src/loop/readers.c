@@ -313,6 +313,8 @@ add_server(native_loop *self, PyObject *const *args, Py_ssize_t nargs, uint32_t 
       loop_check_closed(self) < 0)
     return NULL;
   h = handle_new(self, args[1], args + 2, nargs - 2, NULL);
+  if (h != NULL)
+    handle_track(h);
   if (h != NULL && readers_set(self, fd, direction, (PyObject *)h) < 0)
     Py_CLEAR(h);
   return (PyObject *)h;

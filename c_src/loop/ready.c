@@ -60,12 +60,18 @@ ready_pop(struct ready_ring *ring)
 }
 
 void
-ready_clear(struct ready_ring *ring)
+ready_clear(native_loop *loop)
 {
+  struct ready_ring *ring = &loop->ready;
+
   while (ring->len > 0) {
     uintptr_t item = ready_pop(ring);
 
-    if (!READY_IS_SOURCE(item))
+    if (READY_IS_SOURCE(item))
+      continue;
+    if (handle_check(loop->state, (PyObject *)item))
+      handle_leave_queue((handle *)item);
+    else
       Py_DECREF((PyObject *)item);
   }
   ready_shrink(ring);
@@ -81,13 +87,22 @@ ready_shrink(struct ready_ring *ring)
 }
 
 int
-ready_traverse(struct ready_ring *ring, visitproc visit, void *arg)
+ready_traverse(native_loop *loop, visitproc visit, void *arg)
 {
+  struct ready_ring *ring = &loop->ready;
+
   for (size_t i = 0; i < ring->len; i++) {
     uintptr_t item = ring->items[(ring->head + i) & (ring->capacity - 1)];
+    int rc;
 
-    if (!READY_IS_SOURCE(item))
-      Py_VISIT((PyObject *)item);
+    if (READY_IS_SOURCE(item))
+      continue;
+    if (handle_check(loop->state, (PyObject *)item))
+      rc = handle_traverse_owned((handle *)item, visit, arg);
+    else
+      rc = visit((PyObject *)item, arg);
+    if (rc != 0)
+      return rc;
   }
   return 0;
 }
@@ -176,13 +191,17 @@ view_popleft(ready_view *self, PyObject *Py_UNUSED(ignored))
     return NULL;
   }
   item = ready_pop(&self->loop->ready);
-  return READY_IS_SOURCE(item) ? Py_NewRef(Py_None) : (PyObject *)item;
+  if (READY_IS_SOURCE(item))
+    Py_RETURN_NONE;
+  if (handle_check(self->loop->state, (PyObject *)item))
+    handle_track((handle *)item);
+  return (PyObject *)item;
 }
 
 static PyObject *
 view_clear(ready_view *self, PyObject *Py_UNUSED(ignored))
 {
-  ready_clear(&self->loop->ready);
+  ready_clear(self->loop);
   Py_RETURN_NONE;
 }
 

@@ -107,7 +107,7 @@ void
 timers_remove(struct timer_heap *heap, timer_handle *timer)
 {
   remove_at(heap, timer->heap_index);
-  Py_DECREF(timer);
+  handle_leave_queue(&timer->base);
 }
 
 timer_handle *
@@ -131,15 +131,19 @@ timers_clear(struct timer_heap *heap)
   for (Py_ssize_t i = 0; i < len; i++)
     entries[i].handle->heap_index = -1;
   for (Py_ssize_t i = 0; i < len; i++)
-    Py_DECREF(entries[i].handle);
+    handle_leave_queue(&entries[i].handle->base);
   PyMem_Free(entries);
 }
 
 int
 timers_traverse(struct timer_heap *heap, visitproc visit, void *arg)
 {
-  for (Py_ssize_t i = 0; i < heap->len; i++)
-    Py_VISIT(heap->entries[i].handle);
+  for (Py_ssize_t i = 0; i < heap->len; i++) {
+    int rc = handle_traverse_owned(&heap->entries[i].handle->base, visit, arg);
+
+    if (rc != 0)
+      return rc;
+  }
   return 0;
 }
 
