@@ -180,15 +180,32 @@ put_int32(encoder *enc, int32_t value)
   return 0;
 }
 
+/* Most ints are of one digit of 30 bits: 1 and its value, or 0. */
+static inline int
+one_digit(PyObject *object, long *value)
+{
+#if PY_VERSION_HEX >= 0x030c0000
+  if (!PyUnstable_Long_IsCompact((PyLongObject *)object)) {
+    return 0;
+  }
+  *value = (long)PyUnstable_Long_CompactValue((PyLongObject *)object);
+#else
+  Py_ssize_t size = Py_SIZE(object);
+  if (size < -1 || size > 1) {
+    return 0;
+  }
+  *value = size * (long)((PyLongObject *)object)->ob_digit[0];
+#endif
+  return 1;
+}
+
 static int
 encode_int(encoder *enc, PyObject *object)
 {
-#if PY_VERSION_HEX >= 0x030c0000
-  if (PyUnstable_Long_IsCompact((PyLongObject *)object)) {
-    /* One digit of 30 bits. */
-    return put_int32(enc, (int32_t)PyUnstable_Long_CompactValue((PyLongObject *)object));
+  long digit;
+  if (one_digit(object, &digit)) {
+    return put_int32(enc, (int32_t)digit);
   }
-#endif
   int overflow;
   long long value = PyLong_AsLongLongAndOverflow(object, &overflow);
   if (overflow != 0) {
