@@ -7,11 +7,12 @@ main(Args) ->
     ok = py:exec(
         "def run_pytest(arguments):\n"
         "    import sys, pytest\n"
-        "    status = pytest.main([a.decode() for a in arguments])\n"
+        "    status = pytest.main(arguments)\n"
         "    sys.stdout.flush()\n"
         "    sys.stderr.flush()\n"
         "    return int(status)\n"),
-    case py:call('__main__', run_pytest, [[unicode:characters_to_binary(A) || A <- Args]]) of
+    Arguments = [unicode:characters_to_binary(A) || A <- Args],
+    case py:call('__main__', run_pytest, [Arguments], #{}, #{binaries => str}) of
         {ok, Status} ->
             halt(Status);
         {error, Reason} ->

@@ -1,0 +1,63 @@
+"""What Python sees of the process that it runs in, the Erlang VM's."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import erlang
+
+
+def test_the_interpreter_is_that_of_the_virtual_environment():
+    assert os.path.dirname(sys.executable) == os.path.join(os.environ["VIRTUAL_ENV"], "bin")
+    assert sys.prefix == os.environ["VIRTUAL_ENV"]
+
+
+def test_calls_run_beside_the_main_thread():
+    assert threading.current_thread() is not threading.main_thread()
+
+
+def test_a_child_tells_its_exit_status():
+    assert subprocess.run([sys.executable, "-c", "raise SystemExit(5)"]).returncode == 5
+
+
+def test_a_child_ends_at_sigterm():
+    child = subprocess.Popen(["sleep", "60"])
+    child.terminate()
+    assert child.wait(10) == -signal.SIGTERM
+
+
+def test_a_child_of_the_loop_ends_at_sigterm():
+    async def main():
+        child = await asyncio.create_subprocess_exec("sleep", "60")
+        child.terminate()
+        return await asyncio.wait_for(child.wait(), 10)
+
+    assert erlang.run(main()) == -signal.SIGTERM
+
+
+def test_loops_run_on_several_threads_at_once():
+    results, barrier = [], threading.Barrier(3)
+
+    async def main(number):
+        barrier.wait(10)
+        await asyncio.sleep(0.01)
+        return number
+
+    threads = [
+        threading.Thread(target=lambda n=n: results.append(erlang.run(main(n)))) for n in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(results) == [0, 1, 2]
+
+
+def test_erlangs_own_signals_are_refused():
+    with pytest.raises((ValueError, RuntimeError, OSError)):
+        signal.signal(signal.SIGTERM, lambda *_: None)
