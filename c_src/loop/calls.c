@@ -150,21 +150,6 @@ loop_call_soon_threadsafe(native_loop *self, PyObject *const *args, Py_ssize_t n
   return (PyObject *)h;
 }
 
-/* The deadline in nanoseconds of a time in seconds, rounded up: a timer is never early. */
-static int64_t
-deadline_ns(double when)
-{
-  double ns = when * (double)NS_PER_SECOND;
-  int64_t whole;
-
-  if (ns >= (double)DEADLINE_NEVER)
-    return DEADLINE_NEVER;
-  if (ns <= 0.0)
-    return 0;
-  whole = (int64_t)ns;
-  return whole + ((double)whole < ns);
-}
-
 static PyObject *
 schedule_at(native_loop *self, const struct call_keywords *keywords, const struct call_args *call,
             double when)
@@ -178,7 +163,7 @@ schedule_at(native_loop *self, const struct call_keywords *keywords, const struc
   if (check_call(self, keywords, call->callback, true) < 0)
     return NULL;
   timer = timer_handle_new(self, when, call->callback, call->args, call->nargs, call->context);
-  if (timer != NULL && timers_insert(&self->timers, timer, deadline_ns(when)) < 0)
+  if (timer != NULL && timers_insert(&self->timers, timer, loop_deadline(when)) < 0)
     Py_CLEAR(timer);
   return (PyObject *)timer;
 }
@@ -196,20 +181,89 @@ seconds_of(PyObject *number, const char *none_message)
   return PyFloat_AsDouble(number);
 }
 
+/* call_at of a subclass, with what call_later was given. */
+static PyObject *
+foreign_call_at(native_loop *self, const struct call_args *call, double when)
+{
+  PyObject *method = PyObject_GetAttr((PyObject *)self, self->state->str_call_at);
+  PyObject *args = PyTuple_New(2 + call->nargs);
+  PyObject *keywords = NULL, *number = PyFloat_FromDouble(when), *result = NULL;
+
+  if (method != NULL && args != NULL && number != NULL) {
+    PyTuple_SET_ITEM(args, 0, Py_NewRef(number));
+    PyTuple_SET_ITEM(args, 1, Py_NewRef(call->callback));
+    for (Py_ssize_t i = 0; i < call->nargs; i++)
+      PyTuple_SET_ITEM(args, 2 + i, Py_NewRef(call->args[i]));
+    keywords = Py_BuildValue("{OO}", self->state->str_context,
+                             call->context ? call->context : Py_None);
+  }
+  if (keywords != NULL)
+    result = PyObject_Call(method, args, keywords);
+  Py_XDECREF(keywords);
+  Py_XDECREF(number);
+  Py_XDECREF(args);
+  Py_XDECREF(method);
+  return result;
+}
+
+/* What loop.time() gives; -1.0 with an exception set. */
+static double
+loop_time_seconds(native_loop *self)
+{
+  PyObject *number;
+  double seconds;
+
+  if (!self->foreign_time)
+    return (double)loop_now() / (double)NS_PER_SECOND;
+  number = PyObject_CallMethodNoArgs((PyObject *)self, self->state->str_time);
+  seconds = number == NULL ? -1.0 : PyFloat_AsDouble(number);
+  Py_XDECREF(number);
+  return seconds;
+}
+
+int64_t
+loop_deadline(double when)
+{
+  double ns = when * (double)NS_PER_SECOND;
+  int64_t whole;
+
+  if (ns >= (double)DEADLINE_NEVER)
+    return DEADLINE_NEVER;
+  if (ns <= 0.0)
+    return 0;
+  whole = (int64_t)ns;
+  return whole + ((double)whole < ns);
+}
+
+int64_t
+loop_clock(native_loop *loop)
+{
+  double seconds;
+
+  if (!loop->foreign_time)
+    return loop_now();
+  seconds = loop_time_seconds(loop);
+  return seconds == -1.0 && PyErr_Occurred() ? -1 : loop_deadline(seconds);
+}
+
 PyObject *
 loop_call_later(native_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
   static const struct call_keywords keywords = {"call_later", "delay"};
   struct call_args call;
-  double delay;
+  double delay, now;
 
   if (parse_call(self, &keywords, args, nargs, kwnames, &call) < 0)
     return NULL;
   delay = seconds_of(call.first, "delay must not be None");
   if (delay == -1.0 && PyErr_Occurred())
     return NULL;
-  return schedule_at(self, &keywords, &call,
-                     (double)loop_now() / (double)NS_PER_SECOND + delay);
+  now = loop_time_seconds(self);
+  if (now == -1.0 && PyErr_Occurred())
+    return NULL;
+  if (self->foreign_call_at)
+    return foreign_call_at(self, &call, now + delay);
+  return schedule_at(self, &keywords, &call, now + delay);
 }
 
 PyObject *

@@ -79,6 +79,8 @@ typedef struct loop_state {
   PyObject *str_set_result;
   PyObject *str_done;
   PyObject *str_fileno;
+  PyObject *str_time;
+  PyObject *str_call_at;
   struct free_list free_handles;
   struct free_list free_timers;
 } loop_state;
@@ -287,11 +289,18 @@ struct native_loop {
   bool closed;
   bool stopping;
   bool debug;
-  bool interruptible; /* signals must end the sleep: sleep in the poller */
+  bool interruptible;   /* signals must end the sleep: sleep in the poller */
+  bool foreign_time;    /* a subclass or the instance has a time() of its own */
+  bool foreign_call_at; /* and a call_at() of its own */
   int64_t last_poll;  /* monotonic ns */
 };
 
+/* The monotonic clock, ns. */
 int64_t loop_now(void);
+/* What timers go by: the same, unless time() is overridden; -1 on error. */
+int64_t loop_clock(native_loop *loop);
+/* The deadline in nanoseconds of a time in seconds, rounded up: a timer is never early. */
+int64_t loop_deadline(double when);
 int loop_check_closed(native_loop *loop);
 /* Calls the loop's exception handler with the exception that is set now, as asyncio words it. */
 int loop_report_exception(native_loop *loop, PyObject *message, handle *h);

@@ -45,6 +45,9 @@ loop_sleep(native_loop *self, int64_t now, int64_t deadline, PyObject *collect)
   }
   if (!pending_prepare(self->core, PENDING_WAIT_COND))
     return 0;
+  /* An overridden clock counts from elsewhere. */
+  if (self->foreign_time && deadline != DEADLINE_NEVER)
+    deadline += loop_now() - now;
   saved = PyEval_SaveThread();
   pending_wait(self->core, deadline == DEADLINE_NEVER ? -1 : deadline);
   PyEval_RestoreThread(saved);
@@ -76,14 +79,17 @@ loop_wait(native_loop *self, int64_t limit, PyObject *collect, int64_t *now)
   *now = 0;
   if (busy && self->fds.watched == 0 && deadline == DEADLINE_NEVER)
     return 0;
-  *now = loop_now();
+  *now = loop_clock(self);
+  if (*now < 0)
+    return -1;
   if (limit < deadline)
     deadline = limit;
   if (busy || deadline <= *now)
     return loop_poll(self, *now, collect);
   rc = loop_sleep(self, *now, deadline, collect);
-  *now = self->last_poll = loop_now();
-  return rc;
+  if (rc == 0)
+    *now = self->last_poll = loop_clock(self);
+  return *now < 0 ? -1 : rc;
 }
 
 /* --- what became due ------------------------------------------------------------------------- */
@@ -323,7 +329,7 @@ loop_run_once(native_loop *self, PyObject *Py_UNUSED(ignored))
 
 /* The time that is timeout_ms (a number, or None for no limit) from now; -1 on error. */
 static int64_t
-limit_after(PyObject *timeout_ms)
+limit_after(native_loop *self, PyObject *timeout_ms)
 {
   double ns;
 
@@ -334,7 +340,7 @@ limit_after(PyObject *timeout_ms)
     return -1;
   if (ns < 0.0 || ns >= 9e18)
     return DEADLINE_NEVER;
-  return loop_now() + (int64_t)ns;
+  return loop_clock(self) + (int64_t)ns;
 }
 
 PyObject *
@@ -347,7 +353,7 @@ loop_run_once_native_for(native_loop *self, PyObject *timeout_ms)
 
   if (loop_check_closed(self) < 0)
     return NULL;
-  limit = limit_after(timeout_ms);
+  limit = limit_after(self, timeout_ms);
   if (limit < 0)
     return NULL;
   collect = PyList_New(0);

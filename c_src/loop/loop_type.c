@@ -49,6 +49,44 @@ loop_report_exception(native_loop *loop, PyObject *message, handle *h)
 
 /* --- life cycle ------------------------------------------------------------------------------ */
 
+/* 1 when type has another attribute of that name than NativeLoop, 0 when not, -1 on error. */
+static int
+overrides(PyTypeObject *type, loop_state *state, PyObject *name)
+{
+  PyObject *theirs = PyObject_GetAttr((PyObject *)type, name);
+  PyObject *ours = PyObject_GetAttr((PyObject *)state->loop_type, name);
+  int differ = theirs == NULL || ours == NULL ? -1 : theirs != ours;
+
+  Py_XDECREF(theirs);
+  Py_XDECREF(ours);
+  return differ;
+}
+
+/* Notices which of the methods that C would call by itself are overridden in the type. */
+static int
+note_overrides(native_loop *self)
+{
+  int time = overrides(Py_TYPE(self), self->state, self->state->str_time);
+  int call_at = overrides(Py_TYPE(self), self->state, self->state->str_call_at);
+
+  self->foreign_time = time != 0;
+  self->foreign_call_at = call_at != 0;
+  return time < 0 || call_at < 0 ? -1 : 0;
+}
+
+/* Notices them in the instance. */
+static int
+loop_setattro(PyObject *object, PyObject *name, PyObject *value)
+{
+  native_loop *self = (native_loop *)object;
+
+  if (PyUnicode_CompareWithASCIIString(name, "time") == 0)
+    self->foreign_time = true;
+  else if (PyUnicode_CompareWithASCIIString(name, "call_at") == 0)
+    self->foreign_call_at = true;
+  return PyObject_GenericSetAttr(object, name, value);
+}
+
 static PyObject *
 loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
@@ -65,7 +103,7 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
   if (self->core == NULL)
     PyErr_NoMemory();
   self->timers_map = PyDict_New();
-  if (self->core == NULL || self->timers_map == NULL)
+  if (self->core == NULL || self->timers_map == NULL || note_overrides(self) < 0)
     Py_CLEAR(self);
   return (PyObject *)self;
 }
@@ -424,6 +462,7 @@ static PyType_Slot loop_slots[] = {
     {Py_tp_dealloc, loop_dealloc},
     {Py_tp_traverse, loop_traverse},
     {Py_tp_clear, loop_clear},
+    {Py_tp_setattro, loop_setattro},
     {Py_tp_methods, loop_methods},
     {Py_tp_getset, loop_getset},
     {0, NULL},

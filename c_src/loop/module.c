@@ -116,6 +116,8 @@ make_strings(loop_state *state)
       {&state->str_set_result, "set_result"},
       {&state->str_done, "done"},
       {&state->str_fileno, "fileno"},
+      {&state->str_time, "time"},
+      {&state->str_call_at, "call_at"},
   };
   PyObject *base;
 
@@ -201,7 +203,9 @@ module_exec(PyObject *module)
   apply((state)->str_call_exception_handler);                                                      \
   apply((state)->str_set_result);                                                                  \
   apply((state)->str_done);                                                                        \
-  apply((state)->str_fileno)
+  apply((state)->str_fileno);                                                                      \
+  apply((state)->str_time);                                                                        \
+  apply((state)->str_call_at)
 
 static int
 module_traverse(PyObject *module, visitproc visit, void *arg)

@@ -175,14 +175,6 @@ class EventLoopPolicy(asyncio.DefaultEventLoopPolicy):
 
     _loop_factory = ErlangEventLoop
 
-    if sys.version_info < (3, 12):
-
-        def get_child_watcher(self):
-            # Later versions choose by themselves; this one works on every thread.
-            if self._watcher is None and hasattr(signal, "pidfd_send_signal"):
-                self.set_child_watcher(asyncio.PidfdChildWatcher())
-            return super().get_child_watcher()
-
 
 def new_event_loop():
     """A new ErlangEventLoop; also the loop_factory of asyncio.Runner."""
