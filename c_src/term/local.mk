@@ -5,6 +5,7 @@ TERM_SOURCES = \
 	c_src/term/term_buf.c \
 	c_src/term/term_buf.h \
 	c_src/term/term_decode.c \
+	c_src/term/term_depth.c \
 	c_src/term/term_encode.c \
 	c_src/term/term_ext.h \
 	c_src/term/term_ident.c \

@@ -1,6 +1,6 @@
 /* External term format to Python objects, straight, with every count checked against what is there.
  *
- * Recursion is bounded by TERM_MAX_DEPTH; what a container may allocate before its elements were
+ * Recursion is bounded by term_depth_allowed; what a container may allocate before its elements were
  * seen is bounded by term_scan_promise. */
 #include "term_internal.h"
 
@@ -461,7 +461,7 @@ decode_map(term_scan *scan)
 static PyObject *
 decode_nested(term_scan *scan)
 {
-  if (scan->depth >= TERM_MAX_DEPTH) {
+  if (!term_depth_allowed(scan->depth)) {
     return fail(scan, "the term is nested too deep");
   }
   scan->depth++;

@@ -528,8 +528,8 @@ encode_other(encoder *enc, PyObject *object)
 static int
 encode_nested(encoder *enc, PyObject *object, int (*encode)(encoder *, PyObject *))
 {
-  if (enc->depth >= TERM_MAX_DEPTH) {
-    PyErr_Format(PyExc_RecursionError, "the value is nested deeper than %d levels", TERM_MAX_DEPTH);
+  if (!term_depth_allowed(enc->depth)) {
+    PyErr_Format(PyExc_RecursionError, "the value is nested too deep, %d levels", enc->depth);
     return -1;
   }
   enc->depth++;

@@ -10,8 +10,12 @@
 #include "term_ext.h"
 
 /* How deep terms may nest, both ways.  The codec recurses, with at most 170 bytes of stack for each
- * level to decode and 370 to encode, so that this much fits half of the usual 8 MB. */
+ * level to decode and 370 to encode, so that this much fits half of the usual 8 MB; on a smaller
+ * stack less is allowed. */
 #define TERM_MAX_DEPTH 10000
+
+/* So many levels need no look at the stack. */
+#define TERM_SHALLOW 32
 
 /* For functions with large scratch space: kept out of line, so that the frames of those that recurse
  * stay small. */
@@ -67,6 +71,16 @@ typedef struct term_improper_list {
 extern struct PyModuleDef term_module_def;
 term_state *term_state_of_type(PyTypeObject *type);
 term_state *term_state_current(void);
+
+/* term_depth.c */
+int term_depth_allowed_slow(int depth);
+
+/* Any thread.  May a container at this depth be entered? */
+static inline int
+term_depth_allowed(int depth)
+{
+  return depth < TERM_SHALLOW || term_depth_allowed_slow(depth);
+}
 
 /* term_atom.c */
 PyTypeObject *term_atom_type(PyObject *module);

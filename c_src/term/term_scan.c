@@ -268,7 +268,7 @@ skip_container(term_scan *scan, PyObject **held)
   } else if (tag == EXT_LIST) {
     count += 1;
   }
-  if (scan->depth++ >= TERM_MAX_DEPTH) {
+  if (!term_depth_allowed(scan->depth++)) {
     return term_scan_error(scan, "the term is nested too deep");
   }
   int result = skip_terms(scan, count, held);
@@ -304,7 +304,7 @@ skip_reference(term_scan *scan, PyObject **held)
 static int
 skip_fun(term_scan *scan, PyObject **held)
 {
-  if (scan->depth++ >= TERM_MAX_DEPTH) {
+  if (!term_depth_allowed(scan->depth++)) {
     return term_scan_error(scan, "the term is nested too deep");
   }
   int result = term_scan_fun(scan, held);

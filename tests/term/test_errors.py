@@ -2,6 +2,7 @@
 
 import decimal
 import struct
+import threading
 import zlib
 
 import pytest
@@ -180,6 +181,29 @@ def test_forged_counts_in_nested_containers_allocate_nothing():
         decode(data)
 
 
+LARGE = 64 * 1024 * 1024
+
+
+def on_a_stack(size, run):
+    """What run() returned or raised, on a thread with a stack of size bytes."""
+    outcome = []
+
+    def target():
+        try:
+            outcome.append(run())
+        except Exception as error:
+            outcome.append(error)
+
+    before = threading.stack_size(size)
+    try:
+        thread = threading.Thread(target=target)
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(before)
+    return outcome[0]
+
+
 WRAPPERS = {
     "list": lambda inner: [inner],
     "tuple": lambda inner: (inner,),
@@ -190,15 +214,17 @@ WRAPPERS = {
 
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
 def test_ten_thousand_levels_go_both_ways(wrap):
-    data = encode(nested(10_000, wrap))
-    value = decode(data)
-    assert encode(value) == data
+    # More than it takes, for builds with sanitizers.
+    value = nested(10_000, wrap)
+    data = on_a_stack(LARGE, lambda: encode(value))
+    back = on_a_stack(LARGE, lambda: decode(data))
+    assert on_a_stack(LARGE, lambda: encode(back)) == data
 
 
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
 def test_deeper_nesting_is_a_recursion_error_to_encode(wrap):
-    with pytest.raises(RecursionError, match="10000 levels"):
-        encode(nested(10_001, wrap))
+    error = on_a_stack(LARGE, lambda: encode(nested(10_001, wrap)))
+    assert type(error) is RecursionError and "too deep, 10000 levels" in str(error)
 
 
 DEEP = {
@@ -215,6 +241,17 @@ DEEP = {
 def test_deeper_nesting_is_a_term_error_to_decode(before, after, levels):
     with pytest.raises(TermError, match="too deep"):
         decode(b"\x83" + before * levels + b"a\1" + after * levels)
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_a_small_stack_is_never_overrun(wrap):
+    value = nested(10_000, wrap)
+    data = on_a_stack(LARGE, lambda: encode(value))
+    shallow = encode(nested(100, wrap))
+    for size in (256 * 1024, 512 * 1024):
+        assert type(on_a_stack(size, lambda: encode(value))) is RecursionError
+        assert type(on_a_stack(size, lambda: decode(data))) is TermError
+        assert on_a_stack(size, lambda: encode(decode(shallow))) == shallow
 
 
 def test_nested_funs_are_bounded_too():
