@@ -25,7 +25,6 @@ def extension(name, folder, variable):
         f"erlang.{name}",
         sources=[path for path in files if path.endswith(".c")],
         depends=[path for path in files if path.endswith(".h")],
-        include_dirs=["c_src", "c_src/loop", "c_src/term"],
         extra_compile_args=COMPILER_OPTIONS,
         extra_link_args=["-pthread"],
     )

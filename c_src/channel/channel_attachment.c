@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-#include "handles.h"
+#include "../term/handles.h"
 
 typedef struct channel_attachment {
   message_attachment base;

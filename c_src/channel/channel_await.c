@@ -423,6 +423,10 @@ static PySendResult
 resume(channel_await *self, PyObject **out)
 {
   message m;
+  if (self->callback != NULL) {
+    PyErr_SetString(PyExc_RuntimeError, "this channel receive is awaited already");
+    return PYGEN_ERROR;
+  }
   self->blocking = 0;
   if (self->cancelled) {
     set_cancelled(self);

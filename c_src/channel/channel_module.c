@@ -1,7 +1,7 @@
 /* The built-in module _beamloop_channel: types, state, and what it looks up elsewhere. */
 #include "channel_python.h"
 
-#include "term_link.h"
+#include "../term/term_link.h"
 
 static PyModuleDef channel_module;
 

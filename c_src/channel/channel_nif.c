@@ -4,9 +4,9 @@
 
 #include "channel_attachment.h"
 #include "channel_core.h"
-#include "handles.h"
-#include "nif_encode.h"
-#include "nif_terms.h"
+#include "../term/handles.h"
+#include "../term/nif_encode.h"
+#include "../term/nif_terms.h"
 
 #define SCRATCH_SIZE 4096
 

@@ -8,7 +8,7 @@
 #include <Python.h>
 
 #include "channel_core.h"
-#include "loop_api.h"
+#include "../loop/loop_api.h"
 
 typedef struct channel_await channel_await;
 typedef struct channel_gate channel_gate;

@@ -6,7 +6,7 @@
 
 #include <structmember.h>
 
-#include "handles.h"
+#include "../term/handles.h"
 
 typedef struct ref_object {
   PyObject_HEAD

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <structmember.h>
 
-#include "term_link.h"
+#include "../term/term_link.h"
 #include "thread_wait.h"
 
 #define BINARY_HEADER_SIZE 6 /* version, tag, four bytes of length */
