@@ -37,31 +37,28 @@ stop(Loop) ->
     gen_server:stop(Loop).
 
 %% @equiv info(default)
--spec info() -> {ok, map()} | {error, py:error()}.
+-spec info() -> {ok, #{atom() => number()}} | {error, py:error()}.
 info() ->
     info(default).
 
-%% @doc What a loop has done and what it has before it: the number of callbacks run, of ready
-%% callbacks, timers and pending events, the last iteration and the longest lag in seconds. The loop
-%% answers itself, so one that is blocked does not: `{error, timeout}' after five seconds.
--spec info(loop()) -> {ok, map()} | {error, py:error()}.
+%% @doc What a loop has done and what it has before it: how many `callbacks' and `iterations' it ran;
+%% how many callbacks are `ready', `timers' set, events `pending', descriptors `watched', `sources'
+%% registered, `tasks' not done; how long the `last_iteration' took and a timer was late at most
+%% (`max_lag'), in seconds. The loop answers itself, so one that is blocked does not:
+%% `{error, timeout}' after five seconds.
+-spec info(loop()) -> {ok, #{atom() => number()}} | {error, py:error()}.
 info(Loop) ->
     case run('erlang.vm', '_loop_info', [],
              #{loop => Loop, timeout => ?INFO_TIMEOUT, binaries => str}) of
         {ok, Info} ->
-            {ok, maps:fold(fun(Key, Value, Map) -> Map#{info_key(Key) => Value} end, #{}, Info)};
+            {ok, maps:from_list([{Key, maps:get(atom_to_binary(Key), Info)} || Key <- info_keys()])};
         {error, Reason} ->
             {error, Reason}
     end.
 
--spec info_key(binary()) -> atom().
-info_key(<<"callbacks">>) -> callbacks;
-info_key(<<"ready">>) -> ready;
-info_key(<<"timers">>) -> timers;
-info_key(<<"pending">>) -> pending;
-info_key(<<"tasks">>) -> tasks;
-info_key(<<"last_iteration">>) -> last_iteration;
-info_key(<<"max_lag">>) -> max_lag.
+-spec info_keys() -> [atom()].
+info_keys() ->
+    [callbacks, iterations, ready, timers, pending, watched, sources, tasks, last_iteration, max_lag].
 
 %% @equiv run(Target, Function, Args, #{})
 -spec run(py:target(), py:name(), [term()]) -> {ok, term()} | {error, py:error()}.

@@ -121,9 +121,8 @@ main_namespace(void)
 
 /* GIL held.  Compiles and runs a text; start is Py_eval_input or Py_file_input. */
 static PyObject *
-run_text(PyObject *text_term, int start, PyObject *locals)
+run_text(PyObject *text_term, int start, PyObject *globals)
 {
-  PyObject *globals = main_namespace();
   PyObject *text = globals == NULL ? NULL : name_of(text_term);
   Py_ssize_t size;
   const char *source = text == NULL ? NULL : PyUnicode_AsUTF8AndSize(text, &size);
@@ -133,7 +132,7 @@ run_text(PyObject *text_term, int start, PyObject *locals)
   } else if (source != NULL) {
     PyObject *code = Py_CompileString(source, "<erlang>", start);
     if (code != NULL) {
-      result = PyEval_EvalCode(code, globals, locals == NULL ? globals : locals);
+      result = PyEval_EvalCode(code, globals, globals);
       Py_DECREF(code);
     }
   }
@@ -149,8 +148,18 @@ eval_expression(PyObject *request)
   if (!PyArg_ParseTuple(request, "OO!", &text, &PyDict_Type, &map)) {
     return NULL;
   }
+  if (PyDict_GET_SIZE(map) == 0) {
+    return run_text(text, Py_eval_input, main_namespace());
+  }
+  /* In a copy that holds the local names too: a comprehension or lambda in the expression would not
+   * see them in a namespace of their own. */
   PyObject *locals = named(map);
-  PyObject *result = locals == NULL ? NULL : run_text(text, Py_eval_input, locals);
+  PyObject *globals = locals == NULL ? NULL : PyDict_Copy(main_namespace());
+  PyObject *result = NULL;
+  if (globals != NULL && PyDict_Update(globals, locals) == 0) {
+    result = run_text(text, Py_eval_input, globals);
+  }
+  Py_XDECREF(globals);
   Py_XDECREF(locals);
   return result;
 }
@@ -163,7 +172,7 @@ run_request(enum call_kind kind, PyObject *request)
   case CALL_EVAL:
     return eval_expression(request);
   case CALL_EXEC:
-    return run_text(request, Py_file_input, NULL);
+    return run_text(request, Py_file_input, main_namespace());
   default:
     return call_function(request);
   }

@@ -269,8 +269,4 @@ def _outcome(task):
 async def _loop_info():
     """What py_event_loop:info/1 tells of the loop that this runs on."""
     loop = asyncio.get_running_loop()
-    return {
-        "ready": len(loop._ready),
-        "timers": len(loop._scheduled),
-        "tasks": len(asyncio.all_tasks(loop)) - 1,
-    }
+    return {**loop._stats(), "tasks": len(asyncio.all_tasks(loop)) - 1}
