@@ -346,22 +346,21 @@ static PyObject *
 join_tail(term_scan *scan, PyObject *elements, PyObject *tail)
 {
   PyTypeObject *improper = scan->state->improper_list_type;
-  if (PyList_GET_SIZE(elements) == 0) {
+  Py_ssize_t size = PyList_GET_SIZE(elements);
+  if (size == 0) {
     return Py_NewRef(tail);
   }
-  int nested = Py_IS_TYPE(tail, improper);
-  PyObject *more = nested ? ((term_improper_list *)tail)->elements : tail;
-  if (PyList_CheckExact(more)) {
-    Py_ssize_t end = PyList_GET_SIZE(elements);
-    if (PyList_SetSlice(elements, end, end, more) < 0) {
+  if (Py_IS_TYPE(tail, improper)) {
+    term_improper_list *rest = (term_improper_list *)tail;
+    if (PyList_SetSlice(elements, size, size, rest->elements) < 0) {
       return NULL;
     }
+    return term_improper_list_new(improper, elements, rest->tail);
   }
-  if (!nested && more == tail && PyList_CheckExact(tail)) {
-    return Py_NewRef(elements);
+  if (!PyList_CheckExact(tail)) {
+    return term_improper_list_new(improper, elements, tail);
   }
-  return term_improper_list_new(improper, elements,
-                                nested ? ((term_improper_list *)tail)->tail : tail);
+  return PyList_SetSlice(elements, size, size, tail) < 0 ? NULL : Py_NewRef(elements);
 }
 
 static PyObject *
