@@ -3,7 +3,7 @@
 -module(channel_driver).
 
 -export([start/1, produce/3, produce_paced/4, send_all/2, send_and_close/2,
-         send_map_with_equal_keys/1]).
+         send_map_with_equal_keys/1, collect/0]).
 
 %% Registers the driver and reports to Python, which has asked for it through rpc.
 start(_Options) ->
@@ -60,3 +60,8 @@ send_and_close(Channel, Terms) ->
 %% 1 and 1.0 are one key in Python.
 send_map_with_equal_keys(Channel) ->
     py_channel:send(Channel, #{1 => a, 1.0 => b}).
+
+%% Drops the handles that are garbage in processes which have nothing to do.
+collect() ->
+    [garbage_collect(Pid) || Pid <- processes()],
+    ok.

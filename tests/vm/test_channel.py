@@ -16,11 +16,11 @@ from erlang.channel import Channel, ChannelClosed, ChannelRef
 def nothing_is_left_alive():
     yield
     for _ in range(200):
-        gc.collect()
-        driver.call("erlang", "garbage_collect")
         live = driver.call("beamloop_nif", "nif_channel_live")
         if live == (0, 0):
             return
+        gc.collect()
+        driver.call("channel_driver", "collect")
         time.sleep(0.01)
     pytest.fail(f"channels, blocks of payload left alive: {live}")
 
