@@ -121,13 +121,35 @@ schedule(native_loop *loop, const struct call_keywords *keywords, const struct c
   return h;
 }
 
+/* Parses callback, *args and nothing but an interned "context": how asyncio itself always calls. */
+static inline bool
+parse_common(native_loop *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+             struct call_args *call)
+{
+  call->context = NULL;
+  if (nargs == 0)
+    return false;
+  if (kwnames != NULL) {
+    if (PyTuple_GET_SIZE(kwnames) != 1 ||
+        PyTuple_GET_ITEM(kwnames, 0) != loop->state->str_context ||
+        !PyContext_CheckExact(args[nargs]))
+      return false;
+    call->context = args[nargs];
+  }
+  call->callback = args[0];
+  call->args = args + 1;
+  call->nargs = nargs - 1;
+  return true;
+}
+
 PyObject *
 loop_call_soon(native_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
   static const struct call_keywords keywords = {"call_soon", NULL};
   struct call_args call;
 
-  if (parse_call(self, &keywords, args, nargs, kwnames, &call) < 0)
+  if (!parse_common(self, args, nargs, kwnames, &call) &&
+      parse_call(self, &keywords, args, nargs, kwnames, &call) < 0)
     return NULL;
   return (PyObject *)schedule(self, &keywords, &call, true);
 }
@@ -283,13 +305,39 @@ loop_call_at(native_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
 
 /* --- futures and tasks ----------------------------------------------------------------------- */
 
+/* The keywords {"loop": self}, borrowed.  asyncio's types are called with a dict in the end; one
+ * that is kept spares making it for every future and task. */
+static PyObject *
+loop_keyword(native_loop *self)
+{
+  PyObject *keywords = self->loop_keyword;
+
+  if (keywords != NULL)
+    return keywords;
+  keywords = PyDict_New();
+  if (keywords != NULL && PyDict_SetItem(keywords, self->state->str_loop, (PyObject *)self) < 0)
+    Py_CLEAR(keywords);
+  self->loop_keyword = keywords;
+  return keywords;
+}
+
+/* type(*args, loop=self); on a closed loop the dict goes at once, lest it keep the loop alive. */
+static PyObject *
+call_with_loop(native_loop *self, PyObject *type, PyObject *args)
+{
+  PyObject *keywords = Py_XNewRef(loop_keyword(self));
+  PyObject *result = keywords == NULL ? NULL : PyObject_Call(type, args, keywords);
+
+  Py_XDECREF(keywords);
+  if (self->closed)
+    Py_CLEAR(self->loop_keyword);
+  return result;
+}
+
 PyObject *
 loop_create_future(native_loop *self, PyObject *Py_UNUSED(ignored))
 {
-  PyObject *stack[] = {NULL, (PyObject *)self};
-
-  return PyObject_Vectorcall(self->state->future_type, stack + 1,
-                             PY_VECTORCALL_ARGUMENTS_OFFSET, self->state->names_loop);
+  return call_with_loop(self, self->state->future_type, self->state->empty_tuple);
 }
 
 /* The base class's create_task, for task factories and keywords that only it knows. */
@@ -333,21 +381,39 @@ plain_create_task(native_loop *self, PyObject *const *args, Py_ssize_t nargs, Py
   return true;
 }
 
+/* Task(coro, loop=self, name=name, context=context) */
+static PyObject *
+named_task(native_loop *self, PyObject *args, PyObject *name, PyObject *context)
+{
+  loop_state *state = self->state;
+  PyObject *keywords = PyDict_New();
+  PyObject *task = NULL;
+
+  if (keywords != NULL && PyDict_SetItem(keywords, state->str_loop, (PyObject *)self) == 0 &&
+      PyDict_SetItem(keywords, state->str_name, name) == 0 &&
+      PyDict_SetItem(keywords, state->str_context, context) == 0)
+    task = PyObject_Call(state->task_type, args, keywords);
+  Py_XDECREF(keywords);
+  return task;
+}
+
 PyObject *
 loop_create_task(native_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
   PyObject *name = Py_None, *context = Py_None;
-  PyObject *stack[5];
+  PyObject *coroutine, *task;
 
   if (!plain_create_task(self, args, nargs, kwnames, &name, &context))
     return create_task_inherited(self, args, nargs, kwnames);
   if (loop_check_closed(self) < 0)
     return NULL;
-  stack[0] = NULL;
-  stack[1] = args[0];
-  stack[2] = (PyObject *)self;
-  stack[3] = name;
-  stack[4] = context;
-  return PyObject_Vectorcall(self->state->task_type, stack + 1,
-                             1 | PY_VECTORCALL_ARGUMENTS_OFFSET, self->state->names_task);
+  coroutine = PyTuple_Pack(1, args[0]);
+  if (coroutine == NULL)
+    return NULL;
+  if (name == Py_None && context == Py_None)
+    task = call_with_loop(self, self->state->task_type, coroutine);
+  else
+    task = named_task(self, coroutine, name, context);
+  Py_DECREF(coroutine);
+  return task;
 }

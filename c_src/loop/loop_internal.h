@@ -68,9 +68,9 @@ typedef struct loop_state {
   PyObject *create_task;     /* asyncio.BaseEventLoop.create_task */
   PyObject *logger;          /* asyncio.log.logger */
   PyObject *check_ssl;       /* asyncio.base_events._check_ssl_socket */
-  PyObject *names_loop;      /* ("loop",) */
-  PyObject *names_task;      /* ("loop", "name", "context") */
+  PyObject *empty_tuple;
   PyObject *str_context;
+  PyObject *str_loop;
   PyObject *str_name;
   PyObject *str_future_blocking;
   PyObject *str_run;
@@ -284,6 +284,7 @@ struct native_loop {
   PyObject *transports;      /* loop._transports */
   PyObject *transports_data; /* its dict of weak references, or NULL */
   PyObject *task_factory;    /* NULL: none */
+  PyObject *loop_keyword;    /* {"loop": self}, made when first needed and kept until close */
   unsigned long thread_id;   /* valid while running */
   bool running;
   bool closed;

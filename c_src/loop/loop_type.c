@@ -118,6 +118,7 @@ loop_release_all(native_loop *self)
   timers_clear(&self->timers);
   readers_clear(self);
   sources_clear(self);
+  Py_CLEAR(self->loop_keyword);
   if (self->timers_map != NULL)
     PyDict_Clear(self->timers_map);
 }
@@ -132,6 +133,7 @@ loop_traverse(native_loop *self, visitproc visit, void *arg)
   Py_VISIT(self->transports);
   Py_VISIT(self->transports_data);
   Py_VISIT(self->task_factory);
+  Py_VISIT(self->loop_keyword);
   if ((rc = ready_traverse(self, visit, arg)) != 0 ||
       (rc = timers_traverse(&self->timers, visit, arg)) != 0 ||
       (rc = readers_traverse(self, visit, arg)) != 0)

@@ -108,6 +108,7 @@ make_strings(loop_state *state)
     const char *text;
   } strings[] = {
       {&state->str_context, "context"},
+      {&state->str_loop, "loop"},
       {&state->str_name, "name"},
       {&state->str_future_blocking, "_asyncio_future_blocking"},
       {&state->str_run, "_run"},
@@ -126,13 +127,12 @@ make_strings(loop_state *state)
     if (*strings[i].place == NULL)
       return -1;
   }
-  state->names_loop = Py_BuildValue("(s)", "loop");
-  state->names_task = Py_BuildValue("(sss)", "loop", "name", "context");
+  state->empty_tuple = PyTuple_New(0);
   base = import_from("asyncio.base_events", "BaseEventLoop");
   if (base != NULL)
     state->create_task = PyObject_GetAttrString(base, "create_task");
   Py_XDECREF(base);
-  return state->names_loop && state->names_task && state->create_task ? 0 : -1;
+  return state->empty_tuple && state->create_task ? 0 : -1;
 }
 
 static int
@@ -193,9 +193,9 @@ module_exec(PyObject *module)
   apply((state)->create_task);                                                                     \
   apply((state)->logger);                                                                          \
   apply((state)->check_ssl);                                                                       \
-  apply((state)->names_loop);                                                                      \
-  apply((state)->names_task);                                                                      \
+  apply((state)->empty_tuple);                                                                     \
   apply((state)->str_context);                                                                     \
+  apply((state)->str_loop);                                                                        \
   apply((state)->str_name);                                                                        \
   apply((state)->str_future_blocking);                                                             \
   apply((state)->str_run);                                                                         \
