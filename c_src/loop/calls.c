@@ -22,8 +22,8 @@ struct call_args {
 static int
 missing_argument(const struct call_keywords *keywords, const char *name)
 {
-  PyErr_Format(PyExc_TypeError, "%s() missing required positional argument: '%s'",
-               keywords->method, name);
+  PyErr_Format(PyExc_TypeError, "%s() missing required positional argument: '%s'", keywords->method,
+               name);
   return -1;
 }
 
@@ -41,13 +41,13 @@ take_keyword(const struct call_keywords *keywords, struct call_args *call, PyObj
   else if (keywords->first && PyUnicode_CompareWithASCIIString(name, keywords->first) == 0)
     place = &call->first;
   if (place == NULL) {
-    PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'",
-                 keywords->method, name);
+    PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", keywords->method,
+                 name);
     return -1;
   }
   if (*place != NULL) {
-    PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument '%U'",
-                 keywords->method, name);
+    PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument '%U'", keywords->method,
+                 name);
     return -1;
   }
   *place = value;
@@ -99,12 +99,11 @@ parse_call(native_loop *loop, const struct call_keywords *keywords, PyObject *co
 
 /* What every scheduling method checks before it makes a handle. */
 static inline int
-check_call(native_loop *loop, const struct call_keywords *keywords, PyObject *callback,
-           bool check_thread)
+check_call(native_loop *loop, const char *method, PyObject *callback, bool check_thread)
 {
   if (loop_check_closed(loop) < 0)
     return -1;
-  return loop->debug ? debug_check_call(loop, callback, keywords->method, check_thread) : 0;
+  return loop->debug ? debug_check_call(loop, callback, method, check_thread) : 0;
 }
 
 static handle *
@@ -113,7 +112,7 @@ schedule(native_loop *loop, const struct call_keywords *keywords, const struct c
 {
   handle *h;
 
-  if (check_call(loop, keywords, call->callback, check_thread) < 0)
+  if (check_call(loop, keywords->method, call->callback, check_thread) < 0)
     return NULL;
   h = handle_new(loop, call->callback, call->args, call->nargs, call->context);
   if (h != NULL && ready_push(&loop->ready, (PyObject *)h) < 0)
@@ -182,7 +181,8 @@ schedule_at(native_loop *self, const struct call_keywords *keywords, const struc
     PyErr_Format(PyExc_ValueError, "Invalid %s: NaN (not a number)", keywords->first);
     return NULL;
   }
-  if (check_call(self, keywords, call->callback, true) < 0)
+  /* asyncio's call_later is a call_at too and says so. */
+  if (check_call(self, "call_at", call->callback, true) < 0)
     return NULL;
   timer = timer_handle_new(self, when, call->callback, call->args, call->nargs, call->context);
   if (timer != NULL && timers_insert(&self->timers, timer, loop_deadline(when)) < 0)
@@ -216,8 +216,8 @@ foreign_call_at(native_loop *self, const struct call_args *call, double when)
     PyTuple_SET_ITEM(args, 1, Py_NewRef(call->callback));
     for (Py_ssize_t i = 0; i < call->nargs; i++)
       PyTuple_SET_ITEM(args, 2 + i, Py_NewRef(call->args[i]));
-    keywords = Py_BuildValue("{OO}", self->state->str_context,
-                             call->context ? call->context : Py_None);
+    keywords =
+        Py_BuildValue("{OO}", self->state->str_context, call->context ? call->context : Py_None);
   }
   if (keywords != NULL)
     result = PyObject_Call(method, args, keywords);
@@ -342,8 +342,7 @@ loop_create_future(native_loop *self, PyObject *Py_UNUSED(ignored))
 
 /* The base class's create_task, for task factories and keywords that only it knows. */
 static PyObject *
-create_task_inherited(native_loop *self, PyObject *const *args, Py_ssize_t nargs,
-                      PyObject *kwnames)
+create_task_inherited(native_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
   Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
   PyObject **stack = PyMem_Malloc((size_t)(1 + nargs + nkw) * sizeof(*stack));

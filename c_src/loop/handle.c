@@ -96,8 +96,7 @@ timer_handle_new(native_loop *loop, double when, PyObject *callback, PyObject *c
                  Py_ssize_t nargs, PyObject *context)
 {
   loop_state *state = loop->state;
-  timer_handle *self =
-      (timer_handle *)handle_alloc(&state->free_timers, state->timer_handle_type);
+  timer_handle *self = (timer_handle *)handle_alloc(&state->free_timers, state->timer_handle_type);
 
   if (self == NULL)
     return NULL;

@@ -29,7 +29,7 @@ enum handle_flags {
 
 typedef struct handle {
   PyObject_HEAD
-  PyObject *callback;         /* NULL once cancelled */
+  PyObject *callback; /* NULL once cancelled */
   PyObject *context;
   native_loop *loop;          /* strong */
   PyObject *source_traceback; /* NULL unless created in debug mode */
@@ -154,7 +154,7 @@ void ready_shrink(struct ready_ring *ring);
 int ready_traverse(native_loop *loop, visitproc visit, void *arg);
 PyObject *ready_view_new(native_loop *loop);
 
-#define READY_IS_SOURCE(item) ((item) & 1)
+#define READY_IS_SOURCE(item) ((item)&1)
 #define READY_SOURCE_ID(item) ((uint64_t)(item) >> 4)
 #define READY_SOURCE_KIND(item) ((int)(((item) >> 1) & 7))
 
@@ -189,7 +189,7 @@ timers_first(const struct timer_heap *heap)
 /* --- readers.c ------------------------------------------------------------------------------- */
 
 struct fd_watch {
-  PyObject *reader;   /* a handle or a sock_op, or NULL */
+  PyObject *reader; /* a handle or a sock_op, or NULL */
   PyObject *writer;
   uint32_t installed; /* the poller flags that the kernel was told */
 };
@@ -242,7 +242,7 @@ PyObject *loop_watched(native_loop *, PyObject *);
 struct source {
   loop_source_fn fn; /* NULL when the slot is free */
   PyObject *owner;
-  uint64_t id;       /* generation and slot; the last one used when the slot is free */
+  uint64_t id; /* generation and slot; the last one used when the slot is free */
   uint32_t next_free;
 };
 
@@ -264,7 +264,7 @@ int sources_traverse(struct source_table *table, visitproc visit, void *arg);
 /* --- the loop object ------------------------------------------------------------------------- */
 
 struct loop_stats {
-  uint64_t callbacks;     /* run since the loop was made */
+  uint64_t callbacks; /* run since the loop was made */
   uint64_t iterations;
   int64_t last_iteration; /* when it began, monotonic ns */
   int64_t max_lag;        /* the latest that a timer fired, ns */
@@ -293,7 +293,7 @@ struct native_loop {
   bool interruptible;   /* signals must end the sleep: sleep in the poller */
   bool foreign_time;    /* a subclass or the instance has a time() of its own */
   bool foreign_call_at; /* and a call_at() of its own */
-  int64_t last_poll;  /* monotonic ns */
+  int64_t last_poll;    /* monotonic ns */
 };
 
 /* The monotonic clock, ns. */

@@ -37,8 +37,8 @@ loop_report_exception(native_loop *loop, PyObject *message, handle *h)
       set_if_given(context, "exception", value) == 0 &&
       set_if_given(context, "handle", (PyObject *)h) == 0 &&
       set_if_given(context, "source_traceback", h ? h->source_traceback : NULL) == 0)
-    result = PyObject_CallMethodOneArg((PyObject *)loop,
-                                       loop->state->str_call_exception_handler, context);
+    result = PyObject_CallMethodOneArg((PyObject *)loop, loop->state->str_call_exception_handler,
+                                       context);
   Py_XDECREF(context);
   Py_XDECREF(type);
   Py_XDECREF(value);
@@ -370,7 +370,9 @@ set_task_factory(native_loop *self, PyObject *value, void *Py_UNUSED(closure))
 }
 
 #define FLAG(name, field)                                                                          \
-  {name, get_flag, set_flag, NULL, (void *)offsetof(native_loop, field)}
+  {                                                                                                \
+    name, get_flag, set_flag, NULL, (void *)offsetof(native_loop, field)                           \
+  }
 
 static PyGetSetDef loop_getset[] = {
     FLAG("_closed", closed),
@@ -390,7 +392,9 @@ static PyGetSetDef loop_getset[] = {
 
 #define KEYWORDS (METH_FASTCALL | METH_KEYWORDS)
 #define METHOD(name, function, flags, doc)                                                         \
-  {name, (PyCFunction)(void (*)(void))function, flags, PyDoc_STR(doc)}
+  {                                                                                                \
+    name, (PyCFunction)(void (*)(void))function, flags, PyDoc_STR(doc)                             \
+  }
 
 static PyMethodDef loop_methods[] = {
     METHOD("call_soon", loop_call_soon, KEYWORDS,
@@ -427,7 +431,8 @@ static PyMethodDef loop_methods[] = {
     METHOD("sock_recvfrom", loop_sock_recvfrom, KEYWORDS,
            "sock_recvfrom($self, sock, bufsize)\n--\n\nReceive a datagram; (bytes, address)."),
     METHOD("sock_recvfrom_into", loop_sock_recvfrom_into, KEYWORDS,
-           "sock_recvfrom_into($self, sock, buf, nbytes=0)\n--\n\nReceive a datagram into buf; (count, address)."),
+           "sock_recvfrom_into($self, sock, buf, nbytes=0)\n--\n\nReceive a datagram into buf; "
+           "(count, address)."),
     METHOD("sock_sendall", loop_sock_sendall, KEYWORDS,
            "sock_sendall($self, sock, data)\n--\n\nSend all of data."),
     METHOD("sock_sendto", loop_sock_sendto, KEYWORDS,
@@ -473,7 +478,7 @@ static PyType_Slot loop_slots[] = {
 PyType_Spec loop_spec = {
     .name = "erlang._loop.NativeLoop",
     .basicsize = sizeof(native_loop),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE |
-             Py_TPFLAGS_IMMUTABLETYPE,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = loop_slots,
 };

@@ -309,8 +309,7 @@ add_server(native_loop *self, PyObject *const *args, Py_ssize_t nargs, uint32_t 
     return NULL;
   }
   fd = readers_fileno(args[0]);
-  if (fd < 0 || (public && readers_check_no_transport(self, fd) < 0) ||
-      loop_check_closed(self) < 0)
+  if (fd < 0 || (public && readers_check_no_transport(self, fd) < 0) || loop_check_closed(self) < 0)
     return NULL;
   h = handle_new(self, args[1], args + 2, nargs - 2, NULL);
   if (h != NULL)

@@ -126,8 +126,8 @@ sock_call_resolver(struct sock_call *call, PyObject *loop)
     return NULL;
   method = PyObject_GetAttrString(loop, "_ensure_resolved");
   args = Py_BuildValue("(O)", call->first);
-  keywords = Py_BuildValue("{sisisisO}", "family", family, "type", type, "proto", proto, "loop",
-                           loop);
+  keywords =
+      Py_BuildValue("{sisisisO}", "family", family, "type", type, "proto", proto, "loop", loop);
   if (method != NULL && args != NULL && keywords != NULL)
     coroutine = PyObject_Call(method, args, keywords);
   if (coroutine != NULL)
@@ -334,8 +334,7 @@ try_recvfrom_into(struct sock_call *call, PyObject **result)
     size = PyObject_Size(call->first);
   if (size < 0 && PyErr_Occurred())
     return -1;
-  return attempt(PyObject_CallMethod(call->sock, "recvfrom_into", "On", call->first, size),
-                 result);
+  return attempt(PyObject_CallMethod(call->sock, "recvfrom_into", "On", call->first, size), result);
 }
 
 static int

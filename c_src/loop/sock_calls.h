@@ -17,12 +17,12 @@ enum sock_kind {
 
 struct sock_call {
   enum sock_kind kind;
-  bool plain;         /* sock is exactly socket.socket: the system is called directly */
-  bool viewed;        /* view is held */
+  bool plain;  /* sock is exactly socket.socket: the system is called directly */
+  bool viewed; /* view is held */
   PyObject *sock;
-  PyObject *first;    /* size, buffer, data, or the address of a connect */
-  PyObject *second;   /* address of sendto, size of recvfrom_into, or NULL */
-  Py_buffer view;     /* data of sendall, from the first attempt on */
+  PyObject *first;     /* size, buffer, data, or the address of a connect */
+  PyObject *second;    /* address of sendto, size of recvfrom_into, or NULL */
+  Py_buffer view;      /* data of sendall, from the first attempt on */
   Py_ssize_t position; /* how much of it was sent */
 };
 

@@ -23,6 +23,7 @@ typedef struct sock_op {
   PyObject *inner;  /* iterator of the loop's _ensure_resolved() while resolving */
   int fd;           /* registered in the table of descriptors; -1 if not */
   uint8_t state;
+  bool running; /* a step is on the stack */
 } sock_op;
 
 /* --- waiting --------------------------------------------------------------------------------- */
@@ -148,13 +149,21 @@ op_begin(sock_op *self, PyObject **result)
   return op_resolve(self, Py_None, result);
 }
 
-static PySendResult
-op_send(PyObject *object, PyObject *sent, PyObject **result)
+/* A socket's own methods are Python code and might come back here. */
+static int
+op_check_idle(sock_op *self)
 {
-  sock_op *self = (sock_op *)object;
+  if (!self->running)
+    return 0;
+  PyErr_Format(PyExc_ValueError, "%s() is already executing", self->name);
+  return -1;
+}
+
+static PySendResult
+op_step(sock_op *self, PyObject *sent, PyObject **result)
+{
   PySendResult rc;
 
-  *result = NULL;
   switch (self->state) {
   case OP_FRESH:
     rc = op_begin(self, result);
@@ -168,8 +177,23 @@ op_send(PyObject *object, PyObject *sent, PyObject **result)
     break;
   default:
     PyErr_Format(PyExc_RuntimeError, "cannot reuse already awaited %s()", self->name);
-    return PYGEN_ERROR;
+    rc = PYGEN_ERROR;
   }
+  return rc;
+}
+
+static PySendResult
+op_send(PyObject *object, PyObject *sent, PyObject **result)
+{
+  sock_op *self = (sock_op *)object;
+  PySendResult rc;
+
+  *result = NULL;
+  if (op_check_idle(self) < 0)
+    return PYGEN_ERROR;
+  self->running = true;
+  rc = op_step(self, sent, result);
+  self->running = false;
   if (rc != PYGEN_NEXT) {
     PyObject *type, *value, *traceback;
 
@@ -234,8 +258,10 @@ raise_thrown(PyObject *type, PyObject *value, PyObject *traceback)
     PyErr_Restore(Py_NewRef(PyExceptionInstance_Class(type)), type, traceback);
     return;
   }
-  PyErr_Format(PyExc_TypeError, "exceptions must be classes or instances deriving from "
-               "BaseException, not %.200s", Py_TYPE(type)->tp_name);
+  PyErr_Format(PyExc_TypeError,
+               "exceptions must be classes or instances deriving from "
+               "BaseException, not %.200s",
+               Py_TYPE(type)->tp_name);
   Py_DECREF(type);
   Py_XDECREF(value);
   Py_XDECREF(traceback);
@@ -246,8 +272,12 @@ static PyObject *
 throw_inner(sock_op *self, PyObject *args)
 {
   PyObject *method = PyObject_GetAttrString(self->inner, "throw");
-  PyObject *result = method == NULL ? NULL : PyObject_Call(method, args, NULL);
+  PyObject *result = NULL;
 
+  self->running = true;
+  if (method != NULL)
+    result = PyObject_Call(method, args, NULL);
+  self->running = false;
   Py_XDECREF(method);
   if (result == NULL) {
     PyObject *type, *value, *traceback;
@@ -264,7 +294,7 @@ op_throw(sock_op *self, PyObject *args)
 {
   PyObject *type, *value = NULL, *traceback = NULL;
 
-  if (!PyArg_ParseTuple(args, "O|OO:throw", &type, &value, &traceback))
+  if (!PyArg_ParseTuple(args, "O|OO:throw", &type, &value, &traceback) || op_check_idle(self) < 0)
     return NULL;
   if (self->state == OP_RESOLVING)
     return throw_inner(self, args);
@@ -278,6 +308,8 @@ op_close(sock_op *self, PyObject *Py_UNUSED(ignored))
 {
   PyObject *result = NULL;
 
+  if (op_check_idle(self) < 0)
+    return NULL;
   if (self->inner != NULL) {
     result = PyObject_CallMethod(self->inner, "close", NULL);
     if (result == NULL)
@@ -313,9 +345,9 @@ op_get_name(sock_op *self, void *Py_UNUSED(closure))
 }
 
 static PyObject *
-op_get_running(sock_op *Py_UNUSED(self), void *Py_UNUSED(closure))
+op_get_running(sock_op *self, void *Py_UNUSED(closure))
 {
-  Py_RETURN_FALSE;
+  return PyBool_FromLong(self->running);
 }
 
 static int
@@ -471,6 +503,7 @@ op_new(native_loop *loop, const struct op_signature *signature, PyObject *const 
   self->inner = NULL;
   self->fd = -1;
   self->state = OP_FRESH;
+  self->running = false;
   PyObject_GC_Track(self);
   return (PyObject *)self;
 }

@@ -57,8 +57,7 @@ sift_down(struct timer_heap *heap, Py_ssize_t index, struct timer_entry entry)
 static int
 timers_resize(struct timer_heap *heap, Py_ssize_t capacity)
 {
-  struct timer_entry *entries =
-      PyMem_Realloc(heap->entries, (size_t)capacity * sizeof(*entries));
+  struct timer_entry *entries = PyMem_Realloc(heap->entries, (size_t)capacity * sizeof(*entries));
 
   if (entries == NULL) {
     PyErr_NoMemory();

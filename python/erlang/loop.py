@@ -112,7 +112,12 @@ class ErlangEventLoop(_loop.NativeLoop, asyncio.SelectorEventLoop):
         if not self._interruptible:
             return
         self._open_self_pipe()
-        outer = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+        try:
+            outer = signal.set_wakeup_fd(self._csock.fileno(), warn_on_full_buffer=False)
+        except ValueError:
+            # A sub-interpreter: signals are the main interpreter's.
+            self._interruptible = False
+            return
         if outer in (-1, self._csock.fileno()):
             self._outer_wakeup_fd = outer
         else:
@@ -136,7 +141,6 @@ class ErlangEventLoop(_loop.NativeLoop, asyncio.SelectorEventLoop):
             firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook
         )
         events._set_running_loop(self)
-        self._watch_signals()
 
     def _run_forever_cleanup(self):
         self._unwatch_signals()
@@ -151,6 +155,7 @@ class ErlangEventLoop(_loop.NativeLoop, asyncio.SelectorEventLoop):
         """Run until stop() is called."""
         self._run_forever_setup()
         try:
+            self._watch_signals()
             if "_run_once" in self.__dict__ or type(self)._run_once is not _native_run_once:
                 while True:
                     self._run_once()

@@ -1,390 +1,366 @@
-"""The contract by which channels drive the loop: names, the capsule, sources and late events."""
+"""What ErlangEventLoop has beyond asyncio's contract: events that any thread posts to it."""
 
 import asyncio
 import ctypes
 import gc
 import socket
 import threading
+import time
 import weakref
 
-import pytest
-
 import erlang
+import pytest
 from erlang import _loop
 
-READ, WRITE, TIMER, SOURCE = 1, 2, 3, 4
+
+@pytest.fixture
+def native():
+    loop = erlang.new_event_loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def pair():
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    right.setblocking(False)
+    yield left, right
+    left.close()
+    right.close()
+
+
+# --- _run_once_native_for, _dispatch, _timers ------------------------------------------------
+
+
+def test_a_wait_without_events_lasts_its_timeout_and_gives_nothing(native):
+    begin = time.monotonic()
+    assert native._run_once_native_for(20) == []
+    assert time.monotonic() - begin >= 0.020
+
+
+def test_a_posted_timer_event_fires_its_handle_once(native):
+    fired = []
+    native._timers[7] = native.call_later(3600, fired.append, "fired")
+    assert native._post(7, _loop.TIMER)
+    assert native._run_once_native_for(0) == [(7, _loop.TIMER)]
+    assert fired == []
+    native._dispatch(7, _loop.TIMER)
+    native._dispatch(7, _loop.TIMER)
+    assert fired == ["fired"] and 7 not in native._timers
+
+
+def test_a_posted_timer_event_is_run_by_the_loop_itself(native):
+    native._timers[9] = asyncio.Handle(native.stop, (), native)
+    threading.Timer(0.01, native._post, (9, _loop.TIMER)).start()
+    native.run_forever()
+    assert native._timers == {}
+
+
+def test_a_due_timer_is_an_event_of_its_own(native):
+    fired = []
+    native.call_later(0.005, fired.append, 1)
+    ((callback_id, kind),) = native._run_once_native_for(1000)
+    assert kind == _loop.TIMER and fired == []
+    native._dispatch(callback_id, kind)
+    assert fired == [1]
+
+
+def test_readiness_is_an_event_named_by_its_descriptor(native, pair):
+    left, right = pair
+    read = []
+    native.add_reader(left, lambda: read.append(left.recv(10)))
+    right.send(b"x")
+    events = native._run_once_native_for(1000)
+    assert events == [(left.fileno(), _loop.READ)] and read == []
+    native._dispatch(*events[0])
+    assert read == [b"x"]
+
+
+def test_an_event_that_stands_for_nothing_is_ignored(native):
+    for kind in (_loop.READ, _loop.WRITE, _loop.TIMER, _loop.SOURCE):
+        assert native._post(12345, kind)
+    native.call_soon(native.stop)
+    native.run_forever()
+    for kind in (_loop.READ, _loop.WRITE, _loop.TIMER, _loop.SOURCE, 7):
+        native._dispatch(12345, kind)
+    native._dispatch(2**63, _loop.READ)
+
+
+def test_a_post_ends_a_wait_in_either_mode(native, pair):
+    for watch in (False, True):
+        if watch:
+            native.add_reader(pair[0], print)
+        threading.Timer(0.02, native._post, (5, _loop.TIMER)).start()
+        begin = time.monotonic()
+        assert native._run_once_native_for(10_000) == [(5, _loop.TIMER)]
+        assert time.monotonic() - begin < 5
+
+
+def test_a_closed_loop_refuses_posts(native):
+    native.close()
+    assert native._post(1, _loop.TIMER) is False
+    with pytest.raises(RuntimeError, match="closed"):
+        native._run_once_native_for(0)
+
+
+@pytest.mark.parametrize("arguments", [(), (1,), ("1", 2), (1, "2"), (-1, 3), (2**64, 3)])
+def test_wrong_arguments_of_dispatch_are_errors(native, arguments):
+    with pytest.raises((TypeError, OverflowError)):
+        native._dispatch(*arguments)
+
+
+def test_many_threads_post_and_nothing_is_lost(native):
+    each, threads = 20_000, 4
+    counts = [0] * threads
+    total = 0
+
+    def fired(index):
+        nonlocal total
+        counts[index] += 1
+        total += 1
+        if total == each * threads:
+            native.stop()
+
+    def post(index):
+        for _ in range(each):
+            native.call_soon_threadsafe(fired, index)
+
+    workers = [threading.Thread(target=post, args=(index,)) for index in range(threads)]
+    for worker in workers:
+        worker.start()
+    native.run_forever()
+    for worker in workers:
+        worker.join()
+    assert counts == [each] * threads
+
+
+# --- the C API -------------------------------------------------------------------------------
+
+Post = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int)
+SourceFn = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_int)
 
 
 class Api(ctypes.Structure):
-    """loop_api of c_src/loop/loop_api.h.  PYFUNCTYPE keeps the GIL, CFUNCTYPE releases it."""
+    """struct loop_api of loop_api.h."""
 
-    _fields_ = (
+    _fields_ = [
         ("version", ctypes.c_uint32),
         ("size", ctypes.c_uint32),
         ("core_of", ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object)),
         ("core_incref", ctypes.CFUNCTYPE(None, ctypes.c_void_p)),
         ("core_decref", ctypes.CFUNCTYPE(None, ctypes.c_void_p)),
-        ("post", ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int)),
+        ("post", Post),
         (
             "source_add",
-            ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.py_object, ctypes.c_void_p, ctypes.py_object),
+            ctypes.PYFUNCTYPE(ctypes.c_uint64, ctypes.py_object, SourceFn, ctypes.py_object),
         ),
         ("source_remove", ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_uint64)),
         ("running", ctypes.PYFUNCTYPE(ctypes.c_void_p)),
-    )
-
-
-# int (*loop_source_fn)(PyObject *owner, int kind): calls owner(kind).
-@ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_int)
-def call_owner(owner, kind):
-    owner(kind)
-    return 0
-
-
-CALL_OWNER = ctypes.cast(call_owner, ctypes.c_void_p)
+    ]
 
 
 @pytest.fixture(scope="module")
 def api():
-    get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    get_pointer.restype = ctypes.POINTER(Api)
-    get_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
-    return get_pointer(_loop._C_API, b"erlang._loop._C_API").contents
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype = ctypes.c_void_p
+    get.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    table = Api.from_address(get(_loop._C_API, b"erlang._loop._C_API"))
+    assert table.version == 1 and table.size == ctypes.sizeof(Api)
+    return table
 
 
-@pytest.fixture
-def core(api, erlang_loop):
-    core = api.core_of(erlang_loop)
-    yield core
+class Owner:
+    pass
+
+
+def test_a_source_runs_for_each_event_posted_from_a_thread(api, native):
+    owner = Owner()
+    seen = []
+
+    @SourceFn
+    def source(given, kind):
+        seen.append((given is owner, kind, api.running() == id(native)))
+        if len(seen) == 100:
+            native.stop()
+        return 0
+
+    source_id = api.source_add(native, source, owner)
+    core = api.core_of(native)
+    assert source_id and core
+
+    def post():
+        for _ in range(100):
+            assert api.post(core, source_id, _loop.SOURCE) == 0
+
+    thread = threading.Thread(target=post)
+    thread.start()
+    native.run_forever()
+    thread.join()
     api.core_decref(core)
+    assert seen == [(True, _loop.SOURCE, True)] * 100
+    assert api.running() is None
 
 
-def test_the_capsule_tells_its_version_and_size(api):
-    assert api.version == 1
-    assert api.size == ctypes.sizeof(Api)
+def test_a_removed_source_does_not_run_and_its_id_is_not_used_again(api, native):
+    seen = []
+
+    @SourceFn
+    def source(given, kind):
+        seen.append(given)
+        return 0
+
+    ids = set()
+    for _ in range(100):
+        source_id = api.source_add(native, source, "owner")
+        native._post(source_id, _loop.SOURCE)
+        assert api.source_remove(native, source_id) == 1
+        assert api.source_remove(native, source_id) == 0
+        ids.add(source_id)
+    native.call_soon(native.stop)
+    native.run_forever()
+    assert seen == [] and len(ids) == 100 and 0 not in ids
 
 
-def test_the_module_imports_without_the_vm():
-    assert erlang._loop.__name__ == "erlang._loop"
-    with pytest.raises(ImportError):
-        import _beamloop_vm  # noqa: F401
+def test_the_loop_holds_an_owner_until_the_source_goes(api, native):
+    source = SourceFn(lambda given, kind: 0)
+    owner = Owner()
+    alive = weakref.ref(owner)
+    source_id = api.source_add(native, source, owner)
+    del owner
+    gc.collect()
+    assert alive() is not None
+    api.source_remove(native, source_id)
+    assert alive() is None
+
+
+def test_a_core_outlives_its_loop_and_refuses(api):
+    loop = erlang.new_event_loop()
+    core = api.core_of(loop)
+    loop.close()
+    assert api.post(core, 1, _loop.SOURCE) == -1
+    with pytest.raises(RuntimeError, match="closed"):
+        api.source_add(loop, SourceFn(lambda given, kind: 0), None)
+    assert api.source_remove(loop, 1) == 0
+    del loop
+    gc.collect()
+    assert api.post(core, 1, _loop.SOURCE) == -1
+    api.core_decref(core)
 
 
 def test_only_native_loops_have_a_core(api):
-    control = asyncio.SelectorEventLoop()
-    assert api.core_of(control) is None
-    assert api.core_of(object()) is None
-    control.close()
+    foreign = asyncio.SelectorEventLoop()
+    assert api.core_of(foreign) is None and api.core_of(1) is None
+    foreign.close()
 
 
-def test_a_posted_source_event_runs_the_source(api, core, erlang_loop):
-    kinds = []
-    ident = api.source_add(erlang_loop, CALL_OWNER, kinds.append)
-    assert ident != 0
-    for kind in (SOURCE, SOURCE, SOURCE + 1):
-        assert api.post(core, ident, kind) == 0
-    erlang_loop.call_later(0.001, erlang_loop.stop)
-    erlang_loop.run_forever()
-    assert kinds == [SOURCE, SOURCE, SOURCE + 1]
-    assert api.source_remove(erlang_loop, ident) == 1
+def test_running_is_none_inside_a_foreign_loop(api):
+    async def main():
+        return api.running()
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        assert runner.run(main()) is None
 
 
-def test_a_late_event_for_a_removed_source_is_ignored(api, core, erlang_loop):
-    called = []
-    ident = api.source_add(erlang_loop, CALL_OWNER, called.append)
-    assert api.post(core, ident, SOURCE) == 0
-    assert api.source_remove(erlang_loop, ident) == 1
-    assert api.source_remove(erlang_loop, ident) == 0
-    reused = api.source_add(erlang_loop, CALL_OWNER, called.append)
-    assert reused not in (0, ident)
-    assert api.post(core, ident, SOURCE) == 0
-    erlang_loop.call_later(0.001, erlang_loop.stop)
-    erlang_loop.run_forever()
-    assert called == []
-    api.source_remove(erlang_loop, reused)
+# --- handles and loops as the collector sees them --------------------------------------------
 
 
-def test_a_source_removed_by_another_of_the_same_batch_is_not_run(api, core, erlang_loop):
-    called = []
-    idents = []
-
-    def owner(kind):
-        called.append(kind)
-        for ident in idents:
-            api.source_remove(erlang_loop, ident)
-
-    idents += [api.source_add(erlang_loop, CALL_OWNER, owner) for _ in range(3)]
-    for ident in idents:
-        api.post(core, ident, SOURCE)
-    erlang_loop.call_later(0.001, erlang_loop.stop)
-    erlang_loop.run_forever()
-    assert len(called) == 1
-
-
-def test_a_source_holds_its_owner_until_removed_or_the_loop_closes(api, erlang_loop):
-    class Owner:
-        def __call__(self, kind):
+@pytest.mark.parametrize("how", ["run", "fired", "cancelled", "queued", "timed"])
+def test_a_cycle_through_a_handle_is_collected(how):
+    class Holder:
+        def callback(self):
             pass
 
-    owners = [Owner(), Owner()]
-    references = [weakref.ref(owner) for owner in owners]
-    idents = [api.source_add(erlang_loop, CALL_OWNER, owner) for owner in owners]
-    del owners
-    assert all(reference() is not None for reference in references)
-    api.source_remove(erlang_loop, idents[0])
-    assert references[0]() is None and references[1]() is not None
-    erlang_loop.close()
-    assert references[1]() is None
-
-
-def test_a_source_in_a_cycle_with_its_loop_is_collected(api):
     loop = erlang.new_event_loop()
-
-    class Owner:
-        def __call__(self, kind):
-            pass
-
-    owner = Owner()
-    owner.loop = loop
-    reference = weakref.ref(owner)
-    assert api.source_add(loop, CALL_OWNER, owner)
-    loop._closed = True  # No ResourceWarning; close() would drop the source.
-    del owner, loop
-    gc.collect()
-    assert reference() is None
-
-
-def test_posting_to_a_closed_loop_is_refused_and_safe(api):
-    loop = erlang.new_event_loop()
-    core = api.core_of(loop)
-    assert api.post(core, 5, SOURCE) == 0
+    holder = Holder()
+    alive = weakref.ref(holder)
+    if how in ("run", "queued"):
+        holder.handle = loop.call_soon(holder.callback)
+    else:
+        holder.handle = loop.call_later(0 if how == "fired" else 3600, holder.callback)
+    if how in ("run", "fired"):
+        loop._run_once()
+    elif how == "cancelled":
+        holder.handle.cancel()
     loop.close()
-    assert api.post(core, 5, SOURCE) == -1
-    with pytest.raises(RuntimeError):
-        api.source_add(loop, CALL_OWNER, print)
-    assert api.source_remove(loop, 5) == 0
-    del loop
+    del holder
     gc.collect()
-    assert api.post(core, 5, SOURCE) == -1
-    api.core_decref(core)
+    assert alive() is None
 
 
-def test_posting_from_threads_without_the_gil_while_the_loop_closes(api):
-    """Many rounds of a race: every post is accepted or refused, and the core outlives the loop."""
-    for _ in range(50):
-        loop = erlang.new_event_loop()
-        core = api.core_of(loop)
-        ident = api.source_add(loop, CALL_OWNER, lambda kind: None)
-        go = threading.Barrier(3)
-        outcomes = []
-
-        def post(core=core, ident=ident, go=go, outcomes=outcomes):
-            api.core_incref(core)
-            go.wait()
-            while api.post(core, ident, SOURCE) == 0:
-                pass
-            outcomes.append("refused")
-            api.core_decref(core)
-
-        threads = [threading.Thread(target=post) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        go.wait()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
+def test_an_abandoned_loop_is_collected_with_what_it_was_to_run(pair):
+    loop = erlang.new_event_loop()
+    alive = weakref.ref(loop)
+    loop.call_soon(loop.stop)
+    loop.call_later(3600, loop.stop)
+    loop.add_reader(pair[0], loop.stop)
+    with pytest.warns(ResourceWarning, match="unclosed"):
         del loop
-        for thread in threads:
-            thread.join()
-        assert outcomes == ["refused"] * 2
-        api.core_decref(core)
+        gc.collect()
+    assert alive() is None
 
 
-def test_a_post_wakes_the_loop_whatever_it_sleeps_in(api):
-    """On the main thread the poller, on another thread the condition variable."""
-
-    def ping_pong():
-        loop = erlang.new_event_loop()
-        core = api.core_of(loop)
-        woken = threading.Semaphore(0)
-        ident = api.source_add(loop, CALL_OWNER, lambda kind: woken.release())
-
-        def poke():
-            for _ in range(300):
-                assert api.post(core, ident, SOURCE) == 0
-                assert woken.acquire(timeout=10)
-            loop.call_soon_threadsafe(loop.stop)
-
-        thread = threading.Thread(target=poke)
-        thread.start()
-        loop.run_forever()
-        thread.join()
-        loop.close()
-        api.core_decref(core)
-
-    ping_pong()
-    other = threading.Thread(target=ping_pong)
-    other.start()
-    other.join(30)
-    assert not other.is_alive()
+# --- socket operations as coroutines ---------------------------------------------------------
 
 
-def test_an_exception_of_a_source_goes_to_the_exception_handler(api, core, erlang_loop):
-    """The source is PyObject_Hash here: -1 and a TypeError for an owner that is a list."""
-    fails = ctypes.cast(ctypes.pythonapi.PyObject_Hash, ctypes.c_void_p)
-    ran, contexts = [], []
-    erlang_loop.set_exception_handler(lambda loop, context: contexts.append(context))
-    ident = api.source_add(erlang_loop, fails, [])
-    api.post(core, ident, SOURCE)
-    erlang_loop.call_later(0.002, ran.append, 1)
-    erlang_loop.call_later(0.004, erlang_loop.stop)
-    erlang_loop.run_forever()
-    (context,) = contexts
-    assert isinstance(context["exception"], TypeError)
-    assert ran == [1]
+def test_a_socket_operation_is_a_coroutine_to_asyncio(native, pair):
+    operation = native.sock_recv(pair[0], 10)
+    assert asyncio.iscoroutine(operation)
+    assert "sock_recv" in repr(operation) and operation.__name__ == "sock_recv"
+    operation.close()
+    with pytest.raises(RuntimeError, match="already awaited"):
+        operation.send(None)
 
 
-def test_running_names_the_loop_of_this_thread(api, erlang_loop):
-    seen = []
-
-    def look():
-        seen.append(api.running())
-
-    look()
-    erlang_loop.call_soon(look)
-    erlang_loop.call_soon(erlang_loop.stop)
-    erlang_loop.run_forever()
-    look()
-    control = asyncio.SelectorEventLoop()
-    control.call_soon(look)
-    control.call_soon(control.stop)
-    control.run_forever()
-    control.close()
-    assert seen == [None, id(erlang_loop), None, None]
-
-
-def test_run_once_native_for_runs_nothing_and_dispatch_runs_one(erlang_loop):
-    ran = []
-    erlang_loop.call_later(0, ran.append, "timer")
-    events = erlang_loop._run_once_native_for(100)
-    assert ran == []
-    ((callback_id, kind),) = events
-    assert kind == TIMER
-    assert callback_id in erlang_loop._timers
-    erlang_loop._dispatch(callback_id, kind)
-    assert ran == ["timer"]
-    assert callback_id not in erlang_loop._timers
-    erlang_loop._dispatch(callback_id, kind)
-    assert ran == ["timer"]
-
-
-def test_run_once_native_for_returns_readiness(erlang_loop):
-    left, right = socket.socketpair()
-    got = []
-    erlang_loop.add_reader(left, lambda: got.append(left.recv(10)))
-    right.send(b"x")
-    events = erlang_loop._run_once_native_for(1000)
-    assert (left.fileno(), READ) in events
-    assert got == []
-    for event in events:
-        erlang_loop._dispatch(*event)
-    assert got == [b"x"]
-    erlang_loop.remove_reader(left)
-    erlang_loop.add_writer(left, got.append, "writable")
-    for event in erlang_loop._run_once_native_for(1000):
-        erlang_loop._dispatch(*event)
-    assert got == [b"x", "writable"]
-    erlang_loop.remove_writer(left)
-    left.close()
-    right.close()
-
-
-def test_run_once_native_for_waits_no_longer_than_asked(erlang_loop):
-    guard = erlang_loop.call_later(60, print)
-    assert erlang_loop._run_once_native_for(0) == []
-    assert erlang_loop._run_once_native_for(2) == []
-    assert erlang_loop._run_once_native_for(0.5) == []
-    guard.cancel()
-
-
-def test_run_once_native_for_takes_only_numbers(erlang_loop):
-    with pytest.raises(TypeError):
-        erlang_loop._run_once_native_for("soon")
-    erlang_loop.close()
-    with pytest.raises(RuntimeError):
-        erlang_loop._run_once_native_for(0)
-
-
-def test_a_channel_wait_is_a_handle_under_its_id_in_timers(api, core, erlang_loop):
-    """The documented way by which a channel wakes a coroutine on this loop."""
-    ran = []
-    handle = asyncio.Handle(ran.append, ("mine",), erlang_loop)
-    erlang_loop._timers[77] = handle
-    assert api.post(core, 77, TIMER) == 0
-    assert api.post(core, 78, TIMER) == 0  # Nobody waits under this one.
-    events = erlang_loop._run_once_native_for(1000)
-    assert sorted(events) == [(77, TIMER), (78, TIMER)]
-    for event in events:
-        erlang_loop._dispatch(*event)
-    assert ran == ["mine"]
-    assert 77 not in erlang_loop._timers
-
-
-def test_run_forever_serves_channel_waits_too(api, core, erlang_loop):
-    ran = []
-    erlang_loop._timers[77] = asyncio.Handle(ran.append, ("mine",), erlang_loop)
-    erlang_loop._timers[78] = asyncio.Handle(ran.append, ("cancelled",), erlang_loop)
-    erlang_loop._timers[78].cancel()
-    for ident in (78, 77, 77):
-        api.post(core, ident, TIMER)
-    erlang_loop.call_later(0.002, erlang_loop.stop)
-    erlang_loop.run_forever()
-    assert ran == ["mine"]
-    assert not erlang_loop._timers
-
-
-def test_dispatch_ignores_what_is_not_there(erlang_loop):
-    for kind in (READ, WRITE, TIMER, SOURCE, 99):
-        erlang_loop._dispatch(12345, kind)
-    erlang_loop._dispatch(2**63, READ)
-    with pytest.raises((TypeError, OverflowError)):
-        erlang_loop._dispatch(-1, READ)
-    with pytest.raises(TypeError):
-        erlang_loop._dispatch("1", READ)
-    with pytest.raises(TypeError):
-        erlang_loop._dispatch(1)
-
-
-def test_a_coroutine_can_be_driven_one_iteration_at_a_time(erlang_loop):
-    left, right = socket.socketpair()
-    left.setblocking(False)
+@pytest.mark.parametrize("turns", range(6))
+def test_a_receive_cancelled_at_any_moment_loses_nothing(native, pair, turns):
+    left, right = pair
 
     async def main():
-        await asyncio.sleep(0.001)
-        right.send(b"x")
-        return await erlang_loop.sock_recv(left, 10)
+        task = asyncio.ensure_future(native.sock_recv(left, 10))
+        await asyncio.sleep(0)
+        right.send(b"kept")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        try:
+            return await task
+        except asyncio.CancelledError:
+            return left.recv(10)
 
-    task = erlang_loop.create_task(main())
-    asyncio._set_running_loop(erlang_loop)
-    try:
-        while not task.done():
-            erlang_loop._run_once()
-    finally:
-        asyncio._set_running_loop(None)
-    assert task.result() == b"x"
-    left.close()
-    right.close()
+    assert native.run_until_complete(main()) == b"kept"
+    assert left.fileno() not in native._watched()
 
 
-def test_stats_count_what_is_there(erlang_loop):
-    timers = [erlang_loop.call_later(60, print) for _ in range(5)]
-    erlang_loop.call_soon(int)
-    stats = erlang_loop._stats()
-    assert stats["timers"] == 5
-    assert stats["ready"] == 1
-    for timer in timers:
-        timer.cancel()
-    erlang_loop.call_soon(erlang_loop.stop)
-    erlang_loop.run_forever()
-    after = erlang_loop._stats()
-    assert after["timers"] == after["ready"] == after["pending"] == 0
-    assert after["callbacks"] == 2
+def test_a_closed_operation_stops_watching(native, pair):
+    async def main():
+        operation = native.sock_recv(pair[0], 10)
+        operation.send(None)
+        assert pair[0].fileno() in native._watched()
+        operation.close()
+        assert pair[0].fileno() not in native._watched()
+
+    native.run_until_complete(main())
+
+
+def test_throw_ends_an_operation_with_that_exception(native, pair):
+    async def main():
+        operation = native.sock_recv(pair[0], 10)
+        operation.send(None)
+        with pytest.raises(ZeroDivisionError):
+            operation.throw(ZeroDivisionError("thrown"))
+        assert pair[0].fileno() not in native._watched()
+
+    native.run_until_complete(main())
+
+
+def test_a_socket_method_that_comes_back_is_refused(native):
+    class Strange(socket.socket):
+        def recv(self, size):
+            operation.close()
+
+    with Strange(socket.AF_UNIX) as strange:
+        strange.setblocking(False)
+        operation = native.sock_recv(strange, 10)
+        with pytest.raises(ValueError, match="already executing"):
+            native.run_until_complete(operation)
