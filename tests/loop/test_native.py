@@ -8,8 +8,9 @@ import threading
 import time
 import weakref
 
-import erlang
 import pytest
+
+import erlang
 from erlang import _loop
 
 
