@@ -182,10 +182,12 @@ calls_do_not_share_context(_Config) ->
 
 a_timeout_ends_the_python_code(_Config) ->
     ok = py:exec("seen = []\n"
+                 "def spin_on():\n"
+                 "    while True: pass\n"
                  "def spin():\n"
                  "    try:\n"
                  "        seen.append('started')\n"
-                 "        while True: pass\n"
+                 "        spin_on()\n"
                  "    except BaseException as e:\n"
                  "        seen.append(type(e).__name__)\n"
                  "        raise\n"),
