@@ -271,8 +271,13 @@ def test_other_threads_run_while_the_loop_is_never_idle(loop, callback):
         def again():
             loop.call_soon(again)
 
+    def work():
+        for _ in range(3):
+            time.sleep(0.002)  # Gives the GIL to the loop; only the loop can give it back.
+        loop.call_soon_threadsafe(loop.stop)
+
     loop.call_soon(again)
-    (thread,) = run_in_threads(lambda: (sum(range(10_000)), loop.call_soon_threadsafe(loop.stop)))
+    (thread,) = run_in_threads(work)
     loop.run_forever()
     thread.join()
 
