@@ -24,7 +24,7 @@ int handles_add(void *resource, enum handle_kind kind);
 /* Drops the resource from the registry.  From its destructor: lock only, no terms. */
 void handles_remove(void *resource);
 
-/* The live resource that this encoded reference (tag byte included, no version byte) names, kept
+/* Threads of ours, not schedulers.  The live resource that this encoded reference (tag byte included, no version byte) names, kept
  * (handle_release it), and its kind; NULL when it is no live handle of ours. */
 void *handles_find(const uint8_t *ext, size_t size, enum handle_kind *kind);
 

@@ -12,12 +12,13 @@
  * references are not, and cost one look-up), and of which kind is it.
  *
  * A resource's number never changes and is never used again, so that the table needs no update when
- * the node gets a name. */
+ * the node gets a name; a reference encoded before that is looked for under the new name. */
 #include <erl_nif.h>
 #include <pthread.h>
 #include <stdlib.h>
 
 #include "handles.h"
+#include "local_node.h"
 #include "nif_terms.h"
 #include "term_buf.h"
 #include "term_ext.h"
@@ -206,13 +207,26 @@ find_number(const uint32_t *number, enum handle_kind *kind)
   return e != NULL;
 }
 
-/* Any thread; takes the lock, and holds it while nothing else is called. */
+/* The live resource that the emulator finds by these bytes, kept; or NULL. */
+static void *
+keep_by_emulator(ErlNifEnv *env, const uint8_t *ext, size_t size)
+{
+  ERL_NIF_TERM term;
+  if (!nif_term_from_bare(env, ext, size, &term)) {
+    return NULL;
+  }
+  void *resource = nif_term_resource(env, term);
+  if (resource != NULL) {
+    enif_keep_resource(resource);
+  }
+  return resource;
+}
+
+/* Takes the lock, and holds it while nothing else is called. */
 void *
 handles_find(const uint8_t *ext, size_t size, enum handle_kind *kind)
 {
   uint32_t number[WORDS];
-  ERL_NIF_TERM term;
-  void *resource = NULL;
   if (!parse_number(ext, size, number) || !find_number(number, kind)) {
     return NULL;
   }
@@ -220,10 +234,12 @@ handles_find(const uint8_t *ext, size_t size, enum handle_kind *kind)
   if (env == NULL) {
     return NULL;
   }
-  if (nif_term_from_bare(env, ext, size, &term)) {
-    resource = nif_term_resource(env, term);
-    if (resource != NULL) {
-      enif_keep_resource(resource);
+  void *resource = keep_by_emulator(env, ext, size);
+  if (resource == NULL) {
+    uint8_t renamed[NIF_TERM_BARE_MAX];
+    size_t renamed_size = local_node_rename(ext, size, renamed, sizeof(renamed));
+    if (renamed_size > 0) {
+      resource = keep_by_emulator(env, renamed, renamed_size);
     }
   }
   enif_free_env(env);

@@ -18,6 +18,8 @@ TERM_NIF_SOURCES = \
 	c_src/term/atoms.h \
 	c_src/term/handles.h \
 	c_src/term/handles_nif.c \
+	c_src/term/local_node.h \
+	c_src/term/local_node_nif.c \
 	c_src/term/nif_encode.c \
 	c_src/term/nif_encode.h \
 	c_src/term/nif_terms.c \

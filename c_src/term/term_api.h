@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #define TERM_API_CAPSULE "erlang._term._C_API"
-#define TERM_API_VERSION 1
+#define TERM_API_VERSION 2
 
 typedef struct _object PyObject;
 
@@ -42,6 +42,10 @@ typedef struct term_hooks {
   /* GIL held.  Does an atom of this UTF-8 text exist? */
   int (*atom_exists)(const char *utf8, size_t size, void *arg);
   void *arg;
+  /* GIL held.  A pid, port or reference is about to be encoded as ext.  Writes what it is called now
+   * to out and returns the size, or 0 when ext is right; only asked for what came from a node
+   * without a name. */
+  size_t (*rename)(const uint8_t *ext, size_t size, uint8_t *out, size_t capacity, void *arg);
 } term_hooks;
 
 typedef struct term_api {

@@ -581,6 +581,9 @@ decode_whole(term_scan *scan)
 /* Deflate makes nothing more than 1032 times smaller. */
 #define INFLATE_RATIO 1032
 
+/* More than this is refused before any of it is unpacked. */
+#define INFLATE_MAX (256u << 20)
+
 /* The size bytes that the zlib stream at data unpacks to, as bytes; checked to be exactly as many
  * and to end with the stream, never unpacking more. */
 static PyObject *
@@ -623,6 +626,9 @@ decode_compressed(term_scan *scan)
   size_t data_size = (size_t)(scan->end - data);
   if (size / INFLATE_RATIO > data_size) {
     return fail(scan, "a compressed term has not the size that it says");
+  }
+  if (size > INFLATE_MAX) {
+    return fail(scan, "a compressed term is too large");
   }
   PyObject *bytes = inflate(scan, data, data_size, size);
   if (bytes == NULL) {

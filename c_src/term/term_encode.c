@@ -569,6 +569,28 @@ encode_subclass(encoder *enc, PyObject *object)
   return encode_other(enc, object);
 }
 
+/* Under the name that its node has by now. */
+static TERM_LEAF int
+encode_renamed(encoder *enc, const term_ident *ident)
+{
+  uint8_t renamed[TERM_IDENT_MAX];
+  size_t size = enc->hooks->rename(ident->ext, (size_t)Py_SIZE(ident), renamed, sizeof(renamed),
+                                   enc->hooks->arg);
+  if (size > 0) {
+    return put_bytes(enc, renamed, size);
+  }
+  return put_bytes(enc, ident->ext, (size_t)Py_SIZE(ident));
+}
+
+static int
+encode_ident(encoder *enc, const term_ident *ident)
+{
+  if (enc->hooks != NULL && enc->hooks->rename != NULL && term_ident_is_nameless(ident)) {
+    return encode_renamed(enc, ident);
+  }
+  return put_bytes(enc, ident->ext, (size_t)Py_SIZE(ident));
+}
+
 /* The module's own types, and the rest. */
 static int
 encode_special(encoder *enc, PyObject *object)
@@ -576,7 +598,7 @@ encode_special(encoder *enc, PyObject *object)
   term_state *state = enc->state;
   PyTypeObject *type = Py_TYPE(object);
   if (term_ident_is(state, type)) {
-    return put_bytes(enc, ((term_ident *)object)->ext, (size_t)Py_SIZE(object));
+    return encode_ident(enc, (term_ident *)object);
   }
   if (type == state->bit_string_type) {
     return encode_bit_string(enc, object);

@@ -150,13 +150,30 @@ ident_richcompare(PyObject *a, PyObject *b, int op)
   Py_RETURN_RICHCOMPARE(order, 0, op);
 }
 
+static int
+node_is_nameless(const ident_fields *fields)
+{
+  static const char nameless[] = "nonode@nohost";
+  return fields->node_size == sizeof(nameless) - 1 &&
+         memcmp(fields->node, nameless, fields->node_size) == 0;
+}
+
+/* Is it a pid, port or reference that came from a node without a name? */
+int
+term_ident_is_nameless(const term_ident *ident)
+{
+  if (ident->ext[0] == EXT_NEW_FUN || ident->ext[0] == EXT_EXPORT) {
+    return 0;
+  }
+  ident_fields fields = ident_parse(ident);
+  return fields.creation == 0 && node_is_nameless(&fields);
+}
+
 /* The node as Erlang shows it: nothing for a node without a name. */
 static PyObject *
 node_prefix(const ident_fields *fields)
 {
-  static const char nameless[] = "nonode@nohost";
-  if (fields->node_size == sizeof(nameless) - 1 &&
-      memcmp(fields->node, nameless, fields->node_size) == 0) {
+  if (node_is_nameless(fields)) {
     return PyUnicode_FromString("");
   }
   PyObject *name =

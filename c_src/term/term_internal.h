@@ -94,6 +94,7 @@ int term_ident_types(PyObject *module, term_state *state);
 PyObject *term_ident_alloc(PyTypeObject *type, size_t size, uint8_t **ext);
 PyObject *term_ident_new(PyTypeObject *type, const uint8_t *ext, size_t size, PyObject *held);
 int term_ident_is(term_state *state, PyTypeObject *type);
+int term_ident_is_nameless(const term_ident *ident);
 
 /* term_types.c */
 PyTypeObject *term_bit_string_type(PyObject *module);

@@ -5,6 +5,7 @@
 #include "term_link.h"
 
 #include "atoms.h"
+#include "local_node.h"
 
 /* Names that replies begin with: few, and an atom never goes.  A power of two. */
 #define KNOWN_ATOMS 256
@@ -86,6 +87,13 @@ hook_atom_exists(const char *utf8, size_t size, void *arg)
   return 1;
 }
 
+static size_t
+hook_rename(const uint8_t *ext, size_t size, uint8_t *out, size_t capacity, void *arg)
+{
+  (void)arg;
+  return local_node_rename(ext, size, out, capacity);
+}
+
 void
 term_link_register(enum handle_kind kind, handle_wrap_fn wrap, handle_unwrap_fn unwrap)
 {
@@ -134,6 +142,7 @@ term_link_encode(PyObject *object, term_buf *out, unsigned flags,
       .other = hook_other,
       .atom_exists = hook_atom_exists,
       .arg = &context,
+      .rename = hook_rename,
   };
   return api->encode(object, out, flags, &hooks);
 }

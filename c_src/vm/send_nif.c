@@ -1,6 +1,7 @@
 /* Messages from Python to Erlang processes.  erl_nif side. */
 #include "send.h"
 
+#include "../term/local_node.h"
 #include "atoms_nif.h"
 
 #include <erl_nif.h>
@@ -80,8 +81,15 @@ send_to_pid(const uint8_t *pid, size_t pid_size, const uint8_t *message, size_t 
     return SEND_BAD_TERM;
   }
   ErlNifPid process;
-  return enif_get_local_pid(env, to, &process) ? deliver(env, &process, term)
-                                               : relay(env, to, term);
+  if (!enif_get_local_pid(env, to, &process)) {
+    /* It may be from here all the same, encoded while this node had no name. */
+    size_t renamed = local_node_rename(pid, pid_size, whole + 1, PID_EXT_MAX);
+    if (renamed == 0 || enif_binary_to_term(env, whole, renamed + 1, &to, 0) == 0 ||
+        !enif_get_local_pid(env, to, &process)) {
+      return relay(env, to, term);
+    }
+  }
+  return deliver(env, &process, term);
 }
 
 int

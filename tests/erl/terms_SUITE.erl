@@ -10,7 +10,11 @@
          a_forged_reference_is_no_handle/1, a_fun_keeps_the_handles_it_holds/1,
          a_plain_reference_in_a_large_message_is_no_obstacle/1,
          handles_found_while_they_die_are_safe/1, what_python_cannot_hold_is_an_error/1,
-         a_python_value_without_a_term_is_an_object/1, terms_nested_too_deep_are_errors/1]).
+         a_python_value_without_a_term_is_an_object/1, terms_nested_too_deep_are_errors/1,
+         what_python_kept_survives_that_the_node_gets_its_name/1]).
+-export([keep_and_get_a_name/0]).
+%% A stand-in for epmd's client, which is not there for every machine that runs this.
+-export([start_link/0, register_node/2, register_node/3]).
 
 suite() -> [{timetrap, {minutes, 2}}].
 
@@ -20,9 +24,14 @@ all() ->
      a_handle_is_its_object_again, an_old_reference_is_no_handle, a_forged_reference_is_no_handle,
      a_fun_keeps_the_handles_it_holds, a_plain_reference_in_a_large_message_is_no_obstacle,
      handles_found_while_they_die_are_safe, what_python_cannot_hold_is_an_error,
-     a_python_value_without_a_term_is_an_object, terms_nested_too_deep_are_errors].
+     a_python_value_without_a_term_is_an_object, terms_nested_too_deep_are_errors,
+     what_python_kept_survives_that_the_node_gets_its_name].
 
 init_per_suite(Config) ->
+    start(),
+    Config.
+
+start() ->
     {ok, _} = application:ensure_all_started(beamloop),
     ok = py:exec(
         "import sys, types\n"
@@ -39,6 +48,9 @@ init_per_suite(Config) ->
         "def keep(name, value):\n"
         "    kept[name] = value\n"
         "\n"
+        "def answer_kept(name, value):\n"
+        "    reply(kept[name][0], value)\n"
+        "\n"
         "def give(name):\n"
         "    return kept.pop(name)\n"
         "\n"
@@ -47,8 +59,7 @@ init_per_suite(Config) ->
         "        reply(pid, [term])\n"
         "\n"
         "sys.modules['terms_SUITE_helpers'] = helpers = types.ModuleType('terms_SUITE_helpers')\n"
-        "helpers.__dict__.update(globals())\n"),
-    Config.
+        "helpers.__dict__.update(globals())\n").
 
 end_per_suite(_Config) ->
     application:stop(beamloop).
@@ -230,6 +241,40 @@ terms_nested_too_deep_are_errors(_Config) ->
     ?assertMatch({error, {<<"TermError">>, _, _}}, call(same, [Nest(200000)])),
     ?assertMatch({error, {<<"RecursionError">>, _, _}},
                  py:eval("__import__('functools').reduce(lambda t, _: [t], range(200000), 0)")).
+
+what_python_kept_survives_that_the_node_gets_its_name(_Config) ->
+    Paths = lists:append([["-pa", Path] || Path <- code:get_path(), filelib:is_dir(Path)]),
+    {ok, Peer, nonode@nohost} =
+        peer:start_link(#{connection => standard_io,
+                          args => ["-epmd_module", ?MODULE_STRING, "-start_epmd", "false" | Paths]}),
+    ok = peer:call(Peer, ?MODULE, keep_and_get_a_name, [], 60000),
+    peer:stop(Peer).
+
+%% On a node without a name.
+keep_and_get_a_name() ->
+    start(),
+    {ok, Channel} = py_channel:new(),
+    {ok, Queue} = py_channel:new(),
+    Values = [self(), make_ref(), hd(erlang:ports()), Channel],
+    {ok, none} = call(keep, [<<"values">>, Values]),
+    ok = py_channel:send(Queue, {Channel, self()}),
+    {ok, _} = net_kernel:start([late, shortnames]),
+    true = node() =/= nonode@nohost,
+    {ok, none} = call(answer_kept, [<<"values">>, answered]),
+    receive answered -> ok after 5000 -> error(no_answer) end,
+    ?assertEqual({ok, Values}, call(give, [<<"values">>])),
+    ok = py_channel:close(Queue),
+    {ok, none} = call(echo, [Queue, self()]),
+    receive [Back] -> ?assertEqual({Channel, self()}, Back) after 5000 -> error(no_message) end.
+
+start_link() ->
+    ignore.
+
+register_node(Name, Port) ->
+    register_node(Name, Port, inet).
+
+register_node(_Name, _Port, _Family) ->
+    {ok, 77}.
 
 wait_until(Condition) ->
     wait_until(Condition, 500).

@@ -11,6 +11,9 @@ from erlang._term import Atom, decode, encode
 
 REFERENCE = c.PYFUNCTYPE(c.c_void_p, c.POINTER(c.c_uint8), c.c_size_t, c.c_void_p)
 OTHER = c.PYFUNCTYPE(c.c_int, c.py_object, c.c_void_p, c.c_void_p)
+RENAME = c.PYFUNCTYPE(
+    c.c_size_t, c.POINTER(c.c_uint8), c.c_size_t, c.c_void_p, c.c_size_t, c.c_void_p
+)
 ATOM_EXISTS = c.PYFUNCTYPE(c.c_int, c.POINTER(c.c_char), c.c_size_t, c.c_void_p)
 
 
@@ -20,6 +23,7 @@ class Hooks(c.Structure):
         ("other", OTHER),
         ("atom_exists", ATOM_EXISTS),
         ("arg", c.c_void_p),
+        ("rename", RENAME),
     ]
 
 
@@ -106,7 +110,7 @@ def live_hooks(value, seen):
 
 
 def test_capsule_says_its_version_and_size():
-    assert (API.version, API.size) == (1, c.sizeof(Api))
+    assert (API.version, API.size) == (2, c.sizeof(Api))
 
 
 def test_encode_appends_behind_what_is_there():
@@ -237,3 +241,27 @@ def test_pid_ext_is_the_encoding_without_its_version():
     assert c.string_at(data.value, size.value) == PID_BYTES
     with pytest.raises(TypeError, match=r"erlang\.Pid"):
         API.pid_ext("pid", c.byref(data), c.byref(size))
+
+
+def test_rename_hook_is_asked_for_what_came_from_a_node_without_a_name():
+    asked = []
+
+    def rename(ext, size, out, capacity, arg):
+        asked.append(c.string_at(ext, size))
+        if size != len(nameless_pid):
+            return 0
+        assert capacity >= len(PID_BYTES)
+        c.memmove(out, PID_BYTES, len(PID_BYTES))
+        return len(PID_BYTES)
+
+    node = b"w\x0dnonode@nohost"
+    nameless_pid = b"X" + node + struct.pack(">III", 85, 0, 0)
+    nameless_port = b"Y" + node + struct.pack(">II", 85, 0)
+    created_pid = b"X" + node + struct.pack(">III", 85, 0, 7)
+    hooks = Hooks(rename=RENAME(rename))
+    values = [
+        decode(b"\x83" + ext) for ext in (nameless_pid, nameless_port, created_pid, PID_BYTES)
+    ]
+    data = api_encode(values, 0, hooks)
+    assert decode(data) == [values[3], values[1], values[2], values[3]]
+    assert asked == [nameless_pid, nameless_port]

@@ -144,6 +144,7 @@ MALFORMED = {
     "compressed to less": b"\x83P" + u32(3) + zlib.compress(b"a\1"),
     "compressed to more": b"\x83P" + u32(1) + zlib.compress(b"a\1"),
     "compressed with a forged size": b"\x83P\xff\xff\xff\xff" + zlib.compress(b"a\1"),
+    "compressed and too large": b"\x83P" + u32((256 << 20) + 1) + b"x" * 300_000,
     "compressed nonsense": b"\x83P" + u32(9) + b"nonsense",
     "compressed twice": b"\x83P" + u32(9) + zlib.compress(b"P" + u32(2) + b"aaaa"),
 }
