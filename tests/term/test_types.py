@@ -8,7 +8,6 @@ import weakref
 
 import pytest
 
-import erlang._term as term
 from erlang._term import Atom, BitString, Fun, ImproperList, Pid, Port, Reference, decode, encode
 
 
@@ -100,7 +99,9 @@ def test_atom_refuses_what_is_no_text():
     ids=repr,
 )
 def test_values_can_be_copied_and_pickled(value):
-    for twin in (copy.copy(value), copy.deepcopy(value), decode(encode(value))):
+    twins = [copy.copy(value), copy.deepcopy(value), decode(encode(value))]
+    twins += [pickle.loads(pickle.dumps(value, protocol)) for protocol in (2, 5)]
+    for twin in twins:
         assert type(twin) is type(value) and twin == value and repr(twin) == repr(value)
 
 
@@ -251,8 +252,3 @@ def test_improper_list_emptied_later_is_refused():
     value.elements.clear()
     with pytest.raises(ValueError, match="improper"):
         encode(value)
-
-
-def test_pickles_are_made_through_the_package():
-    assert pickle.loads(pickle.dumps(pid(7))) == pid(7)
-    assert term.Pid is type(pid())
