@@ -9,10 +9,26 @@
 start(_Type, _Args) ->
     case code:ensure_loaded(beamloop_nif) of
         {module, beamloop_nif} ->
-            beamloop_sup:start_link();
+            set_none(beamloop_sup:start_link());
         {error, Reason} ->
             {error, {nif_not_loaded, Reason}}
     end.
+
+%% What None becomes: the application environment `none', one of none, nil and undefined.
+-spec set_none({ok, pid()} | {error, term()}) -> {ok, pid()} | {error, term()}.
+set_none({ok, _} = Started) ->
+    case application:get_env(beamloop, none) of
+        undefined ->
+            Started;
+        {ok, Name} ->
+            Options = #{binaries => str},
+            case py:call('erlang._term', set_none_atom, [atom_to_binary(Name)], #{}, Options) of
+                {ok, _Before} -> Started;
+                {error, Reason} -> {error, {bad_none, Name, Reason}}
+            end
+    end;
+set_none(Error) ->
+    Error.
 
 -spec stop(term()) -> ok.
 stop(_State) ->

@@ -11,6 +11,7 @@
          a_plain_reference_in_a_large_message_is_no_obstacle/1,
          handles_found_while_they_die_are_safe/1, what_python_cannot_hold_is_an_error/1,
          a_python_value_without_a_term_is_an_object/1, terms_nested_too_deep_are_errors/1,
+         none_is_what_the_application_says/1,
          what_python_kept_survives_that_the_node_gets_its_name/1]).
 -export([keep_and_get_a_name/0]).
 %% A stand-in for epmd's client, which is not there for every machine that runs this.
@@ -25,7 +26,7 @@ all() ->
      a_fun_keeps_the_handles_it_holds, a_plain_reference_in_a_large_message_is_no_obstacle,
      handles_found_while_they_die_are_safe, what_python_cannot_hold_is_an_error,
      a_python_value_without_a_term_is_an_object, terms_nested_too_deep_are_errors,
-     what_python_kept_survives_that_the_node_gets_its_name].
+     none_is_what_the_application_says, what_python_kept_survives_that_the_node_gets_its_name].
 
 init_per_suite(Config) ->
     start(),
@@ -241,6 +242,23 @@ terms_nested_too_deep_are_errors(_Config) ->
     ?assertMatch({error, {<<"TermError">>, _, _}}, call(same, [Nest(200000)])),
     ?assertMatch({error, {<<"RecursionError">>, _, _}},
                  py:eval("__import__('functools').reduce(lambda t, _: [t], range(200000), 0)")).
+
+none_is_what_the_application_says(_Config) ->
+    ?assertEqual({ok, {none, [none]}}, py:eval("(None, [None])")),
+    restart_with_none(undefined),
+    ?assertEqual({ok, {undefined, [undefined]}}, py:eval("(None, [None])")),
+    ?assertEqual({ok, [undefined, undefined]}, call(same, [[none, nil]])),
+    ok = application:stop(beamloop),
+    ok = application:set_env(beamloop, none, null),
+    ?assertMatch({error, {{bad_none, null, {_, _, _}}, _}}, application:start(beamloop)),
+    restart_with_none(none),
+    application:unset_env(beamloop, none),
+    ?assertEqual({ok, none}, py:eval("None")).
+
+restart_with_none(Name) ->
+    _ = application:stop(beamloop),
+    ok = application:set_env(beamloop, none, Name),
+    ok = application:start(beamloop).
 
 what_python_kept_survives_that_the_node_gets_its_name(_Config) ->
     Paths = lists:append([["-pa", Path] || Path <- code:get_path(), filelib:is_dir(Path)]),
