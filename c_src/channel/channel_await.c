@@ -17,6 +17,7 @@
 #define STREAK_MAX 64        /* messages that one channel gives before the loop gets a turn */
 #define TURN_MAX 1000000     /* nanoseconds, likewise */
 #define POLL_INTERVAL 100e-6 /* seconds */
+#define FREE_MAX 64          /* finished awaitables that are kept */
 
 enum await_phase {
   PHASE_NEW,      /* nobody has awaited it yet */
@@ -45,6 +46,7 @@ struct channel_await {
   PyObject *callback; /* of the task that waits */
   PyObject *context;
   PyObject *timer; /* handle of the timeout, or of the next poll */
+  channel_await *next_free;
 };
 
 static queue *
@@ -53,23 +55,44 @@ queue_of(channel_await *self)
   return &self->channel->channel->to_python;
 }
 
-static PyObject *
+/* Finished ones are kept for the next receives: in a loop over a channel one object serves for all.  It
+ * is tracked by the cyclic GC only while it waits: before, it refers to nothing that could refer back
+ * but the channel. */
+static channel_await *
 await_alloc(channel_state *state)
 {
-  channel_await *self = PyObject_GC_New(channel_await, state->await_type);
+  channel_await *self = state->free_awaits;
+  if (self != NULL) {
+    state->free_awaits = self->next_free;
+    state->free_await_count--;
+    self->next_free = NULL;
+    PyObject_Init((PyObject *)self, state->await_type);
+    return self;
+  }
+  self = PyObject_GC_New(channel_await, state->await_type);
   if (self != NULL) {
     memset((char *)self + sizeof(PyObject), 0, sizeof(*self) - sizeof(PyObject));
     self->state = state;
     self->link.await = self;
-    PyObject_GC_Track(self);
   }
-  return (PyObject *)self;
+  return self;
+}
+
+void
+channel_await_free_all(channel_state *state)
+{
+  channel_await *self;
+  while ((self = state->free_awaits) != NULL) {
+    state->free_awaits = self->next_free;
+    PyObject_GC_Del(self);
+  }
+  state->free_await_count = 0;
 }
 
 PyObject *
 channel_await_new(channel_object *channel, enum channel_await_kind kind, int64_t timeout)
 {
-  channel_await *self = (channel_await *)await_alloc(channel->state);
+  channel_await *self = await_alloc(channel->state);
   if (self != NULL) {
     self->channel = (channel_object *)Py_NewRef(channel);
     self->kind = kind;
@@ -81,7 +104,7 @@ channel_await_new(channel_object *channel, enum channel_await_kind kind, int64_t
 PyObject *
 channel_await_done(channel_state *state, PyObject *value)
 {
-  channel_await *self = (channel_await *)await_alloc(state);
+  channel_await *self = await_alloc(state);
   if (self != NULL) {
     self->value = Py_NewRef(value);
   }
@@ -251,14 +274,16 @@ withdraw(channel_await *self)
 static void
 finish(channel_await *self)
 {
-  withdraw(self);
+  if (self->phase == PHASE_WAITING) {
+    withdraw(self);
+    stop_timer(self);
+    Py_CLEAR(self->callback);
+    Py_CLEAR(self->context);
+  }
   self->phase = PHASE_FINISHED;
-  stop_timer(self);
   Py_CLEAR(self->channel);
-  Py_CLEAR(self->value);
   Py_CLEAR(self->loop);
-  Py_CLEAR(self->callback);
-  Py_CLEAR(self->context);
+  Py_CLEAR(self->value);
 }
 
 void
@@ -397,6 +422,9 @@ take_or_wait(channel_await *self, PyObject **out)
     return fail(self);
   }
   self->phase = PHASE_WAITING;
+  if (!PyObject_GC_IsTracked((PyObject *)self)) {
+    PyObject_GC_Track(self);
+  }
   note_turn(self->channel);
   result = queue_wait(queue_of(self), &self->waiter, &m);
   if (result != QUEUE_EMPTY) {
@@ -714,25 +742,28 @@ static int
 await_clear(PyObject *object)
 {
   channel_await *self = (channel_await *)object;
-  withdraw(self);
-  self->phase = PHASE_FINISHED;
-  Py_CLEAR(self->channel);
-  Py_CLEAR(self->value);
   Py_CLEAR(self->cancel_message);
-  Py_CLEAR(self->loop);
-  Py_CLEAR(self->callback);
-  Py_CLEAR(self->context);
-  Py_CLEAR(self->timer);
+  finish(self);
   return 0;
 }
 
 static void
 await_dealloc(PyObject *object)
 {
+  channel_await *self = (channel_await *)object;
+  channel_state *state = self->state;
   PyTypeObject *type = Py_TYPE(object);
   PyObject_GC_UnTrack(object);
   await_clear(object);
-  PyObject_GC_Del(object);
+  if (state->free_await_count < FREE_MAX) {
+    self->phase = PHASE_NEW;
+    self->blocking = self->done = self->timed_out = self->cancelled = 0;
+    self->next_free = state->free_awaits;
+    state->free_awaits = self;
+    state->free_await_count++;
+  } else {
+    PyObject_GC_Del(object);
+  }
   Py_DECREF(type);
 }
 

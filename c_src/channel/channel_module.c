@@ -156,6 +156,7 @@ static int
 module_clear(PyObject *module)
 {
   channel_state *state = PyModule_GetState(module);
+  channel_await_free_all(state);
   Py_CLEAR(state->ref_type);
   Py_CLEAR(state->channel_type);
   Py_CLEAR(state->await_type);

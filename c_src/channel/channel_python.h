@@ -29,6 +29,8 @@ typedef struct channel_state {
   PyObject *name_call_soon, *name_call_later, *name_cancel, *name_add_reader;
   PyObject *call_soon_keywords; /* ("context",) */
   channel_gate *gates;          /* one for each loop that has awaited a channel */
+  channel_await *free_awaits;
+  unsigned free_await_count;
 } channel_state;
 
 /* erlang.channel.Channel */
@@ -64,6 +66,7 @@ enum channel_await_kind { AWAIT_RECEIVE, AWAIT_NEXT };
 extern PyType_Spec channel_await_spec;
 PyObject *channel_await_new(channel_object *channel, enum channel_await_kind kind, int64_t timeout);
 PyObject *channel_await_done(channel_state *state, PyObject *value); /* gives value at once */
+void channel_await_free_all(channel_state *state);
 int channel_await_run(channel_await *self); /* woken: runs the task's callback; 0 or -1 */
 void channel_await_loop_closed(channel_await *self); /* gives back; nobody wakes it any more */
 

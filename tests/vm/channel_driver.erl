@@ -37,17 +37,20 @@ produce(Channel, N, Last, Busy) ->
         busy -> erlang:yield(), produce(Channel, N, Last, Busy + 1)
     end.
 
-%% Sends so many integers in bursts of random length with pauses of up to Max milliseconds.
+%% As produce, in bursts of random length with pauses of up to Max milliseconds, and `end' behind them.
 produce_paced(Channel, First, Last, _Max) when First > Last ->
-    send_ok(Channel, <<"end">>);
+    send_when_there_is_room(Channel, <<"end">>);
 produce_paced(Channel, First, Last, Max) ->
     Until = min(Last, First + rand:uniform(40) - 1),
     produce(Channel, First, Until),
     timer:sleep(rand:uniform(Max + 1) - 1),
     produce_paced(Channel, Until + 1, Last, Max).
 
-send_ok(Channel, Term) ->
-    ok = py_channel:send(Channel, Term).
+send_when_there_is_room(Channel, Term) ->
+    case py_channel:send(Channel, Term) of
+        ok -> ok;
+        busy -> erlang:yield(), send_when_there_is_room(Channel, Term)
+    end.
 
 send_all(Channel, Terms) ->
     [py_channel:send(Channel, Term) || Term <- Terms].
