@@ -294,6 +294,7 @@ struct native_loop {
   bool foreign_time;    /* a subclass or the instance has a time() of its own */
   bool foreign_call_at; /* and a call_at() of its own */
   int64_t last_poll;    /* monotonic ns */
+  int64_t last_yield;   /* monotonic ns: when other threads were given a turn */
 };
 
 /* The monotonic clock, ns. */

@@ -6,6 +6,12 @@
 /* A busy loop asks the poller at least this often, so that ready callbacks never starve I/O. */
 #define POLL_INTERVAL_NS 250000
 
+/* Callbacks written in C reach neither the interpreter's check for other threads that want the GIL
+ * nor its check for signals.  The loop makes up for it after so long (the interpreter's own switch
+ * interval), and asks the clock only every so many iterations. */
+#define YIELD_INTERVAL_NS 5000000
+#define YIELD_CHECK_ITERATIONS 64
+
 /* Ids that _run_once_native_for gives due timers lie above those that callers choose. */
 #define TIMER_ID_BASE (INT64_C(1) << 62)
 
@@ -279,6 +285,22 @@ run_ready(native_loop *self)
   return rc;
 }
 
+/* Gives other threads a turn and signal handlers theirs, unless that was done just now. */
+static int
+yield_now_and_then(native_loop *self)
+{
+  int64_t now;
+
+  if (self->stats.iterations % YIELD_CHECK_ITERATIONS != 0)
+    return 0;
+  now = loop_now();
+  if (now - self->last_yield < YIELD_INTERVAL_NS)
+    return 0;
+  self->last_yield = now;
+  PyEval_RestoreThread(PyEval_SaveThread());
+  return PyErr_CheckSignals();
+}
+
 static int
 iterate(native_loop *self)
 {
@@ -292,7 +314,7 @@ iterate(native_loop *self)
       return -1;
   }
   self->stats.iterations++;
-  return run_ready(self);
+  return run_ready(self) < 0 ? -1 : yield_now_and_then(self);
 }
 
 PyObject *

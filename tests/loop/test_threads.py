@@ -165,8 +165,10 @@ def test_posting_while_another_thread_closes_the_loop_is_safe(loop_factory):
 def test_several_loops_run_at_once_each_on_its_thread(loop_factory):
     count = 6
     results = {}
+    all_run = threading.Barrier(count)
 
     async def main(number):
+        all_run.wait(30)
         for _ in range(20):
             await asyncio.sleep(0.0005)
         return number, threading.get_ident()
@@ -240,23 +242,6 @@ def test_a_loop_may_move_to_another_thread_between_runs(loop):
         thread.join()
     loop.run_until_complete(asyncio.sleep(0.001))
     assert len(idents) == 3
-
-
-def test_other_threads_run_while_the_loop_sleeps(loop):
-    """The loop holds no GIL while it sleeps."""
-    counted = []
-
-    def count():
-        deadline = time.monotonic() + 0.05
-        n = 0
-        while time.monotonic() < deadline:
-            n += 1
-        counted.append(n)
-
-    (thread,) = run_in_threads(count)
-    loop.run_until_complete(asyncio.sleep(0.1))
-    thread.join(0)
-    assert counted and counted[0] > 100
 
 
 @pytest.mark.parametrize("callback", ["a Python function", "C alone"])
