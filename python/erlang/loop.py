@@ -192,5 +192,7 @@ def run(main, *, debug=None):
     As asyncio.run(): other tasks are cancelled at the end, async generators and the default
     executor shut down and the loop closed.  Any number of threads may do so at the same time.
     """
+    if events._get_running_loop() is not None:
+        raise RuntimeError("erlang.run() cannot be called from a running event loop")
     with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
         return runner.run(main)
