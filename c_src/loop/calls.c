@@ -163,7 +163,8 @@ loop_call_soon_threadsafe(native_loop *self, PyObject *const *args, Py_ssize_t n
   struct call_args call;
   handle *h;
 
-  if (parse_call(self, &keywords, args, nargs, kwnames, &call) < 0)
+  if (!parse_common(self, args, nargs, kwnames, &call) &&
+      parse_call(self, &keywords, args, nargs, kwnames, &call) < 0)
     return NULL;
   h = schedule(self, &keywords, &call, false);
   if (h != NULL)
@@ -275,7 +276,9 @@ loop_call_later(native_loop *self, PyObject *const *args, Py_ssize_t nargs, PyOb
   struct call_args call;
   double delay, now;
 
-  if (parse_call(self, &keywords, args, nargs, kwnames, &call) < 0)
+  if (nargs > 1 && parse_common(self, args + 1, nargs - 1, kwnames, &call))
+    call.first = args[0];
+  else if (parse_call(self, &keywords, args, nargs, kwnames, &call) < 0)
     return NULL;
   delay = seconds_of(call.first, "delay must not be None");
   if (delay == -1.0 && PyErr_Occurred())
