@@ -1,5 +1,6 @@
-/* What the Erlang face attaches to a message: a payload kept by reference, and the live resources that
- * the message names, kept until it is released.  Plain C over erl_nif (channel_attachment.c). */
+/* What the Erlang face attaches to a message: a payload kept by reference, and the live resources
+ * that the message names, kept until it is released.  Plain C over erl_nif (channel_attachment.c).
+ */
 #ifndef BEAMLOOP_CHANNEL_ATTACHMENT_H
 #define BEAMLOOP_CHANNEL_ATTACHMENT_H
 

@@ -1,8 +1,8 @@
 /* A channel, apart from both its faces: counted, and alive as long as either side holds it.
  *
- * Plain C.  Erlang terms refer to a handle resource, which holds one count; Python's Channel objects
- * hold counts of their own, so that what is queued can still be drained when Erlang has dropped the
- * handle.  Any thread, GIL or not, for everything here.
+ * Plain C.  Erlang terms refer to a handle resource, which holds one count;  Python's Channel
+ * objects hold counts of their own, so that what is queued can still be drained when Erlang has
+ * dropped the handle.  Any thread, GIL or not, for everything here.
  */
 #ifndef BEAMLOOP_CHANNEL_CORE_H
 #define BEAMLOOP_CHANNEL_CORE_H

@@ -17,14 +17,14 @@
 struct channel_gate {
   PyObject_HEAD
   channel_state *state;
-  channel_gate *next;  /* in state->gates */
-  PyObject *loop;      /* its address, for comparison only */
-  PyObject *loop_ref;  /* weak reference */
-  gate_link *waiting;  /* all that wait here; one reference each */
+  channel_gate *next; /* in state->gates */
+  PyObject *loop;     /* its address, for comparison only */
+  PyObject *loop_ref; /* weak reference */
+  gate_link *waiting; /* all that wait here; one reference each */
   const loop_api *api;
-  loop_core *core;     /* of a native loop, else NULL; constant after opening */
-  uint64_t source;     /* its source there; constant after opening */
-  int event_fd;        /* of a foreign loop, else -1; constant after opening */
+  loop_core *core; /* of a native loop, else NULL; constant after opening */
+  uint64_t source; /* its source there; constant after opening */
+  int event_fd;    /* of a foreign loop, else -1; constant after opening */
   pthread_mutex_t mutex;
   gate_link *first_woken; /* guarded by mutex, and so the rest */
   gate_link *last_woken;
@@ -33,7 +33,7 @@ struct channel_gate {
   int closed; /* nobody will come for what is woken */
 };
 
-/* --- waking: any thread ---------------------------------------------------------------------- */
+/* --- waking: any thread --- */
 
 /* Mutex held.  0 or -1. */
 static int
@@ -94,7 +94,7 @@ gate_wake(gate_link *link)
   return result;
 }
 
-/* --- running: the loop's thread ---------------------------------------------------------------- */
+/* --- running: the loop's thread --- */
 
 /* The next awaitable that was woken, as a new reference, or NULL. */
 static channel_await *
@@ -112,7 +112,8 @@ next_woken(channel_gate *gate)
 }
 
 /* Runs those that were woken when it begins: one that is woken again meanwhile has to wait for the
- * loop's next turn, or a flooded channel would keep the loop for itself.  0, or -1 with an exception. */
+ * loop's next turn, or a flooded channel would keep the loop for itself.  0, or -1 with an
+ * exception. */
 static int
 run_woken(channel_gate *gate)
 {
@@ -152,7 +153,7 @@ run_reader(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef run_reader_definition = {"_run_channel_waits", run_reader, METH_NOARGS, NULL};
 
-/* --- entering and leaving ---------------------------------------------------------------------- */
+/* --- entering and leaving --- */
 
 void
 gate_enter(channel_gate *gate, gate_link *link)
@@ -191,7 +192,7 @@ gate_leave(gate_link *link)
   Py_DECREF(link->await);
 }
 
-/* --- making gates ------------------------------------------------------------------------------ */
+/* --- making gates --- */
 
 /* 1 open, 0 the loop has no add_reader, -1 with an exception. */
 static int
@@ -298,7 +299,7 @@ channel_gate_for(channel_state *state, PyObject *loop)
   return opened > 0 ? gate : NULL;
 }
 
-/* --- the type ---------------------------------------------------------------------------------- */
+/* --- the type --- */
 
 static int
 gate_traverse(PyObject *self, visitproc visit, void *arg)

@@ -131,7 +131,7 @@ new_handle(size_t max_size)
 
 ERL_NIF_TERM
 nif_channel_new(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{/* (MaxSize, Owner) */
+{ /* (MaxSize, Owner) */
   size_t max_size;
   ErlNifPid owner;
   (void)argc;
@@ -180,7 +180,7 @@ send_payload(ErlNifEnv *env, channel *c, const uint8_t *data, size_t size,
 
 ERL_NIF_TERM
 nif_channel_send(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{/* (Channel, Term) */
+{ /* (Channel, Term) */
   channel *c;
   uint8_t scratch[SCRATCH_SIZE];
   nif_encoding encoding = {.data = scratch, .capacity = sizeof(scratch)};
@@ -201,8 +201,8 @@ nif_channel_send(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
   return send_payload(env, c, scratch, encoding.size, attachment);
 }
 
-/* Keeps the resources behind those of a list of references that are handles: their number, -1 when it
- * is no proper list, and then nothing is kept. */
+/* Keeps the resources behind those of a list of references that are handles: their number, -1 when
+ * it is no proper list, and then nothing is kept. */
 static int
 keep_handles(ErlNifEnv *env, ERL_NIF_TERM list, void **out, unsigned capacity)
 {
@@ -224,7 +224,8 @@ keep_handles(ErlNifEnv *env, ERL_NIF_TERM list, void **out, unsigned capacity)
   return -1;
 }
 
-/* What a send of an iovec carries: either a copy in the scratch or an attachment that refers to it. */
+/* What a send of an iovec carries: either a copy in the scratch or an attachment that refers to it.
+ */
 typedef struct iovec_payload {
   uint8_t scratch[SCRATCH_SIZE];
   const uint8_t *data; /* scratch, or NULL */
@@ -282,7 +283,7 @@ get_payload(ErlNifEnv *env, ERL_NIF_TERM iovec_term, ERL_NIF_TERM handles, iovec
 
 ERL_NIF_TERM
 nif_channel_send_iovec(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{/* (Channel, Iovec, Handles) */
+{ /* (Channel, Iovec, Handles) */
   channel *c;
   iovec_payload payload;
   (void)argc;
@@ -301,7 +302,7 @@ nif_channel_send_iovec(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 
 ERL_NIF_TERM
 nif_channel_close(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{/* (Channel, both | write) */
+{ /* (Channel, both | write) */
   channel *c;
   (void)argc;
   if (!get_channel(env, argv[0], &c)) {
@@ -317,7 +318,7 @@ nif_channel_close(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 
 ERL_NIF_TERM
 nif_channel_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{/* (Channel) */
+{ /* (Channel) */
   channel *c;
   queue_info info;
   ERL_NIF_TERM map;
@@ -326,8 +327,8 @@ nif_channel_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     return enif_make_badarg(env);
   }
   queue_get_info(&c->to_python, &info);
-  ERL_NIF_TERM keys[] = {atoms.size,     atoms.max_size, atoms.closed,    atoms.messages,
-                         atoms.total_in, atoms.total_out, atoms.busy,     atoms.waiters};
+  ERL_NIF_TERM keys[] = {atoms.size,     atoms.max_size,  atoms.closed, atoms.messages,
+                         atoms.total_in, atoms.total_out, atoms.busy,   atoms.waiters};
   ERL_NIF_TERM values[] = {
       enif_make_uint64(env, info.size),
       info.max_size == QUEUE_UNBOUNDED ? atoms.infinity : enif_make_uint64(env, info.max_size),
@@ -344,7 +345,7 @@ nif_channel_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 
 ERL_NIF_TERM
 nif_channel_live(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{/* () */
+{ /* () */
   (void)argc, (void)argv;
   return enif_make_tuple2(env, enif_make_uint64(env, channel_live()),
                           enif_make_uint64(env, message_live_blocks()));

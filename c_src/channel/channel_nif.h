@@ -13,8 +13,8 @@ int channel_nif_load(ErlNifEnv *env);
  * {error, noproc} when the owner is dead. */
 ERL_NIF_TERM nif_channel_new(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
-/* nif_channel_send/2 (Channel, Term): ok | busy | {error, closed | too_large}; declined when the term
- * has to come through nif_channel_send_iovec. */
+/* nif_channel_send/2 (Channel, Term): ok | busy | {error, closed | too_large}; declined when the
+ * term has to come through nif_channel_send_iovec. */
 ERL_NIF_TERM nif_channel_send(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
 /* nif_channel_send_iovec/3 (Channel, Iovec, Handles): as above, but never declined.  Iovec is what

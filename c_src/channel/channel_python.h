@@ -52,7 +52,7 @@ int channel_state_open_loops(channel_state *state);  /* the loop API and asyncio
 
 /* channel_ref.c: erlang.channel.ChannelRef, a live handle as it came from Erlang. */
 extern PyType_Spec channel_ref_spec;
-PyObject *channel_ref_wrap(channel_state *state, void *resource); /* takes over the count */
+PyObject *channel_ref_wrap(channel_state *state, void *resource);   /* takes over the count */
 void *channel_ref_resource(channel_state *state, PyObject *object); /* borrowed, or NULL */
 
 /* channel_type.c */
@@ -67,7 +67,7 @@ extern PyType_Spec channel_await_spec;
 PyObject *channel_await_new(channel_object *channel, enum channel_await_kind kind, int64_t timeout);
 PyObject *channel_await_done(channel_state *state, PyObject *value); /* gives value at once */
 void channel_await_free_all(channel_state *state);
-int channel_await_run(channel_await *self); /* woken: runs the task's callback; 0 or -1 */
+int channel_await_run(channel_await *self);          /* woken: runs the task's callback; 0 or -1 */
 void channel_await_loop_closed(channel_await *self); /* gives back; nobody wakes it any more */
 
 /* channel_gate.c: through which a queue wakes the coroutines that wait on one loop. */
@@ -76,8 +76,8 @@ extern PyType_Spec channel_gate_spec;
 /* Links of an awaitable into its gate. */
 typedef struct gate_link {
   channel_await *await;
-  channel_gate *gate;       /* borrowed; NULL when not linked.  Guarded by the GIL */
-  struct gate_link *next;   /* all that wait; guarded by the GIL */
+  channel_gate *gate;     /* borrowed; NULL when not linked.  Guarded by the GIL */
+  struct gate_link *next; /* all that wait; guarded by the GIL */
   struct gate_link *prev;
   struct gate_link *woken_next; /* guarded by the gate's mutex */
   struct gate_link *woken_prev;
@@ -88,11 +88,12 @@ typedef struct gate_link {
  * add_reader (then one polls), with one when something failed. */
 channel_gate *channel_gate_for(channel_state *state, PyObject *loop);
 
-void gate_enter(channel_gate *gate, gate_link *link); /* the gate holds a reference to the awaitable */
-void gate_leave(gate_link *link);                     /* drops it; harmless when not entered */
+void gate_enter(channel_gate *gate,
+                gate_link *link); /* the gate holds a reference to the awaitable */
+void gate_leave(gate_link *link); /* drops it; harmless when not entered */
 
-/* Any thread, no GIL; a queue's lock held; takes the gate's mutex, then the loop's pending lock.  0, or
- * -1 when the loop is closed. */
+/* Any thread, no GIL; a queue's lock held; takes the gate's mutex, then the loop's pending lock.
+ * 0, or -1 when the loop is closed. */
 int gate_wake(gate_link *link);
 
 #endif

@@ -1,6 +1,7 @@
 /* erlang.channel.ChannelRef: a channel's handle as it came from Erlang.
  *
- * It keeps the handle, so that it can be sent back as the same channel, and with it the channel open.
+ * It keeps the handle, so that it can be sent back as the same channel, and with it the channel
+ * open.
  */
 #include "channel_python.h"
 
@@ -79,8 +80,9 @@ static PyMemberDef ref_members[] = {
 };
 
 static PyType_Slot ref_slots[] = {
-    {Py_tp_doc, "A channel's handle as it came from Erlang; Channel(ref) receives from it, and sent\n"
-                "back to Erlang it is the same channel."},
+    {Py_tp_doc,
+     "A channel's handle as it came from Erlang; Channel(ref) receives from it, and sent\n"
+     "back to Erlang it is the same channel."},
     {Py_tp_dealloc, ref_dealloc},
     {Py_tp_repr, ref_repr},
     {Py_tp_hash, ref_hash},

@@ -78,13 +78,12 @@ decode_parts(const message *m)
 PyObject *
 channel_decode(message *m)
 {
-  PyObject *object =
-      m->data != NULL ? term_link_decode(m->data, m->size, 0) : decode_parts(m);
+  PyObject *object = m->data != NULL ? term_link_decode(m->data, m->size, 0) : decode_parts(m);
   message_release(m);
   return object;
 }
 
-/* --- waiting on a thread ------------------------------------------------------------------- */
+/* --- waiting on a thread --- */
 
 typedef struct thread_waiter {
   queue_waiter base;
@@ -99,8 +98,8 @@ wake_thread(queue_waiter *base, enum queue_wake_reason reason)
   return 0;
 }
 
-/* Sleeps until the waiter has its message: QUEUE_OK, QUEUE_CLOSED, or -1 with an exception (timeout,
- * cancelled). */
+/* Sleeps until the waiter has its message: QUEUE_OK, QUEUE_CLOSED, or -1 with an exception
+ * (timeout, cancelled). */
 static int
 await_message(channel_object *self, thread_waiter *w, int64_t deadline, message *m)
 {
@@ -128,8 +127,8 @@ await_message(channel_object *self, thread_waiter *w, int64_t deadline, message 
   }
 }
 
-/* Claims the next message: QUEUE_OK, QUEUE_CLOSED, or -1 with an exception.  Releases the GIL while it
- * waits. */
+/* Claims the next message:  QUEUE_OK, QUEUE_CLOSED, or -1 with an exception.  Releases the GIL
+ * while it waits. */
 static int
 receive_message(channel_object *self, int64_t timeout, message *m)
 {
@@ -153,7 +152,7 @@ receive_message(channel_object *self, int64_t timeout, message *m)
   return result;
 }
 
-/* --- methods ------------------------------------------------------------------------------- */
+/* --- methods --- */
 
 static channel *
 queue_owner(PyObject *self)
@@ -303,7 +302,7 @@ channel_aexit(PyObject *self, PyObject *Py_UNUSED(args))
   return channel_await_done(((channel_object *)self)->state, Py_False);
 }
 
-/* --- _channel_wait ------------------------------------------------------------------------- */
+/* --- _channel_wait --- */
 
 /* A one-shot wait that is reported to a loop by number; frees itself when it is over. */
 typedef struct callback_waiter {
@@ -355,7 +354,7 @@ channel_wait_method(PyObject *object, PyObject *args)
   Py_RETURN_NONE;
 }
 
-/* --- the type ------------------------------------------------------------------------------ */
+/* --- the type --- */
 
 static Py_ssize_t
 channel_length(PyObject *self)
@@ -408,25 +407,30 @@ channel_compare(PyObject *self, PyObject *other, int op)
 
 static PyMethodDef channel_methods[] = {
     {"receive", (PyCFunction)(void (*)(void))channel_receive, METH_VARARGS | METH_KEYWORDS,
-     "receive(timeout=None)\n\nThe next message; waits for it without the GIL.  ChannelClosed when the\n"
+     "receive(timeout=None)\n\nThe next message; waits for it without the GIL.  ChannelClosed when "
+     "the\n"
      "channel is closed and drained; TimeoutError after timeout seconds."},
     {"try_receive", (PyCFunction)(void (*)(void))channel_try_receive, METH_VARARGS | METH_KEYWORDS,
-     "try_receive(default=None)\n\nThe next message, or default when none is there.  ChannelClosed when\n"
+     "try_receive(default=None)\n\nThe next message, or default when none is there.  ChannelClosed "
+     "when\n"
      "the channel is closed and drained."},
     {"async_receive", (PyCFunction)(void (*)(void))channel_async_receive,
      METH_VARARGS | METH_KEYWORDS,
-     "async_receive(timeout=None)\n\nAwait it for the next message.  ChannelClosed when the channel is\n"
+     "async_receive(timeout=None)\n\nAwait it for the next message.  ChannelClosed when the "
+     "channel is\n"
      "closed and drained; TimeoutError after timeout seconds.  Cancelling loses no message."},
     {"close", channel_close_method, METH_NOARGS,
      "close()\n\nRefuses further messages; what is queued can still be received.  Idempotent."},
     {"_channel_wait", channel_wait_method, METH_VARARGS,
-     "_channel_wait(callback_id, loop)\n\nReports (callback_id, TIMER) to an ErlangEventLoop once, when a\n"
+     "_channel_wait(callback_id, loop)\n\nReports (callback_id, TIMER) to an ErlangEventLoop once, "
+     "when a\n"
      "message is there to take or the channel is closed and drained."},
     {"__enter__", channel_enter, METH_NOARGS, NULL},
     {"__exit__", channel_exit, METH_VARARGS, NULL},
     {"__aenter__", channel_aenter, METH_NOARGS, NULL},
     {"__aexit__", channel_aexit, METH_VARARGS, NULL},
-    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "Channel[T]: of messages of type T."},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS,
+     "Channel[T]: of messages of type T."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -441,12 +445,13 @@ static PyMemberDef channel_members[] = {
 };
 
 static PyType_Slot channel_slots[] = {
-    {Py_tp_doc, "Channel(ref, *, poll=False)\n\nReceives from the channel that ref, an erlang.ChannelRef,\n"
-                "names.  Iterating over it, or `async for`, takes messages until it is closed and\n"
-                "drained.  Any number of threads and coroutines may receive; each message reaches one\n"
-                "of them.  poll asks for polling where a coroutine waits on a foreign event loop.\n\n"
-                "A message that has no Python value (two keys of a map that are equal in Python, say)\n"
-                "raises TermError where it is received, and is gone; the channel goes on."},
+    {Py_tp_doc,
+     "Channel(ref, *, poll=False)\n\nReceives from the channel that ref, an erlang.ChannelRef,\n"
+     "names.  Iterating over it, or `async for`, takes messages until it is closed and\n"
+     "drained.  Any number of threads and coroutines may receive; each message reaches one\n"
+     "of them.  poll asks for polling where a coroutine waits on a foreign event loop.\n\n"
+     "A message that has no Python value (two keys of a map that are equal in Python, say)\n"
+     "raises TermError where it is received, and is gone; the channel goes on."},
     {Py_tp_new, channel_new},
     {Py_tp_dealloc, channel_dealloc},
     {Py_tp_repr, channel_repr},

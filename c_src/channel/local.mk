@@ -3,8 +3,10 @@ CHANNEL_SOURCES = \
 	c_src/channel/channel_attachment.c \
 	c_src/channel/channel_attachment.h \
 	c_src/channel/channel_await.c \
+	c_src/channel/channel_await.h \
 	c_src/channel/channel_core.c \
 	c_src/channel/channel_core.h \
+	c_src/channel/channel_future.c \
 	c_src/channel/channel_gate.c \
 	c_src/channel/channel_module.c \
 	c_src/channel/channel_nif.c \
@@ -12,6 +14,7 @@ CHANNEL_SOURCES = \
 	c_src/channel/channel_python.h \
 	c_src/channel/channel_ref.c \
 	c_src/channel/channel_type.c \
+	c_src/channel/channel_wait.c \
 	c_src/channel/message_store.c \
 	c_src/channel/message_store.h \
 	c_src/channel/queue.c \

@@ -48,8 +48,8 @@ segment_drop(message_segment *s)
   }
 }
 
-/* The segment with room for size bytes.  Segments start small, so that a channel that carries little
- * stays small, and grow to SEGMENT_MAX; a larger payload gets one of its own size. */
+/* The segment with room for size bytes.  Segments start small, so that a channel that carries
+ * little stays small, and grow to SEGMENT_MAX; a larger payload gets one of its own size. */
 static message_segment *
 segment_for(message_store *store, size_t size)
 {

@@ -1,7 +1,7 @@
 /* The messages of one queue: a deque of descriptors that keeps the boundaries, and their payload.
  *
- * Plain C.  A small payload is copied into the current segment, a block that many messages share and
- * that is written again from its start when all of them are gone; a payload that is not copied
+ * Plain C.  A small payload is copied into the current segment, a block that many messages share
+ * and that is written again from its start when all of them are gone; a payload that is not copied
  * belongs to an attachment, whose owner says how it is released.  Nothing here costs more when more
  * is queued: descriptors live in linked chunks, none is ever moved to grow.
  *
@@ -25,7 +25,8 @@ typedef struct message_part {
 /* What goes along with a message until it is released: a payload that was not copied (part_count
  * parts, in order), live resources, or both.  Embedded in a struct of its maker. */
 struct message_attachment {
-  void (*release)(message_attachment *self); /* any thread, GIL or not; no lock held; exactly once */
+  void (*release)(
+      message_attachment *self); /* any thread, GIL or not; no lock held; exactly once */
   const message_part *parts;
   size_t part_count;
 };
@@ -41,7 +42,7 @@ typedef struct message {
 typedef struct message_store {
   message_chunk *head;
   message_chunk *tail;
-  message_chunk *spare; /* an empty chunk kept for the next need, or NULL */
+  message_chunk *spare;     /* an empty chunk kept for the next need, or NULL */
   message_segment *segment; /* where the next small payload goes, or NULL */
 } message_store;
 
@@ -50,8 +51,8 @@ void message_store_init(message_store *store);
 /* Releases what is still stored. */
 void message_store_clear(message_store *store);
 
-/* Copies the payload into the current segment and fills *out (sequence aside).  0, or -1 when memory
- * is short.  The message must be released, stored or not. */
+/* Copies the payload into the current segment and fills *out (sequence aside).  0, or -1 when
+ * memory is short.  The message must be released, stored or not. */
 int message_copy_in(message_store *store, const uint8_t *data, size_t size, message *out);
 
 /* Makes the attachment the message's own: it is released with it. */

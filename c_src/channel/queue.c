@@ -307,14 +307,14 @@ queue_get_info(queue *q, queue_info *out)
 {
   lock(q);
   *out = (queue_info){
-    .size = q->size,
-    .max_size = q->max_size,
-    .messages = q->messages,
-    .waiters = q->waiters,
-    .total_in = q->total_in,
-    .total_out = q->total_out,
-    .busy = q->busy,
-    .closed = q->closed,
+      .size = q->size,
+      .max_size = q->max_size,
+      .messages = q->messages,
+      .waiters = q->waiters,
+      .total_in = q->total_in,
+      .total_out = q->total_out,
+      .busy = q->busy,
+      .closed = q->closed,
   };
   unlock(q);
 }

@@ -1,9 +1,9 @@
 /* One direction of a channel: a bounded queue of messages and the receivers that wait for them.
  *
- * Plain C: knows neither Python nor Erlang.  A message is handed to the first waiter, in the order of
- * arrival; nobody is woken to race for it.  A handed message is still the queue's (it counts in size)
- * until its waiter claims it; a waiter that gives up gives it back, to the head, where the next waiter
- * gets it.  Messages are never queued while somebody waits.
+ * Plain C: knows neither Python nor Erlang.  A message is handed to the first waiter, in the order
+ * of arrival; nobody is woken to race for it.  A handed message is still the queue's (it counts in
+ * size) until its waiter claims it; a waiter that gives up gives it back, to the head, where the
+ * next waiter gets it.  Messages are never queued while somebody waits.
  *
  * Lock: the queue's own, held for O(1) work, after the GIL and before any lock that a waiter's wake
  * takes.  Payload is released without it.
@@ -48,8 +48,8 @@ typedef struct queue_waiter queue_waiter;
 /* Embedded in its owner.  Zero-initialised, wake set. */
 struct queue_waiter {
   /* Queue's lock held; the waiter is out of the list already.  Must not take the GIL or the queue's
-   * lock.  0, or -1 when nobody is there to be woken (its loop is closed): a message handed to it goes
-   * to the next.  A notify waiter may free itself. */
+   * lock.  0, or -1 when nobody is there to be woken (its loop is closed): a message handed to it
+   * goes to the next.  A notify waiter may free itself. */
   int (*wake)(queue_waiter *w, enum queue_wake_reason reason);
   int notify; /* wants to be told once that messages are there; none is handed to it */
   /* guarded by the queue's lock: */
@@ -84,7 +84,8 @@ typedef struct queue_info {
 
 void queue_init(queue *q, size_t max_size);
 
-/* The last user: nobody waits (notify waiters apart, which are dropped).  Releases what is queued. */
+/* The last user: nobody waits (notify waiters apart, which are dropped).  Releases what is queued.
+ */
 void queue_destroy(queue *q);
 
 /* Any thread, GIL or not; takes the lock.  Sends one message: a payload to copy (attachment NULL or
@@ -100,8 +101,9 @@ int queue_take(queue *q, message *out);
 /* As queue_take, but QUEUE_EMPTY puts the idle waiter w at the end of the list. */
 int queue_wait(queue *q, queue_waiter *w, message *out);
 
-/* Any thread, GIL or not; takes the lock.  QUEUE_EMPTY: the notify waiter w is in the list and will be
- * told; QUEUE_OK: there is something to take, or nothing any more, already; w is not in the list. */
+/* Any thread, GIL or not; takes the lock.  QUEUE_EMPTY: the notify waiter w is in the list and will
+ * be told;  QUEUE_OK: there is something to take, or nothing any more, already; w is not in the
+ * list. */
 int queue_notify(queue *q, queue_waiter *w);
 
 /* Any thread, GIL or not; takes the lock.  Claims what w was handed: QUEUE_OK; QUEUE_CLOSED;
@@ -112,11 +114,12 @@ int queue_claim(queue *q, queue_waiter *w, message *out);
  * afterwards, and its wake runs no more.  Harmless when it is idle. */
 void queue_cancel(queue *q, queue_waiter *w);
 
-/* Any thread, GIL or not; takes the lock.  w stops waiting if it has not been woken: 1, and it is idle;
- * else 0, and nothing is changed. */
+/* Any thread, GIL or not; takes the lock.  w stops waiting if it has not been woken: 1, and it is
+ * idle; else 0, and nothing is changed. */
 int queue_withdraw(queue *q, queue_waiter *w);
 
-/* Any thread, GIL or not; takes the lock.  1 while w is in the list, 0 when it was woken or is idle. */
+/* Any thread, GIL or not; takes the lock.  1 while w is in the list, 0 when it was woken or is
+ * idle. */
 int queue_is_waiting(queue *q, const queue_waiter *w);
 
 /* Any thread, GIL or not; takes the lock.  Refuses further sends; receivers drain what is there. */

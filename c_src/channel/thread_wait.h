@@ -18,8 +18,8 @@ enum thread_wait_result { THREAD_WAIT_WOKEN = 0, THREAD_WAIT_TIMEOUT, THREAD_WAI
 
 #define THREAD_WAIT_FOREVER INT64_MAX
 
-/* Any thread.  The calling thread's own object, borrowed; it lives until the thread ends and as long
- * as somebody else holds a count.  NULL when memory is short. */
+/* Any thread.  The calling thread's own object, borrowed; it lives until the thread ends and as
+ * long as somebody else holds a count.  NULL when memory is short. */
 thread_wait *thread_wait_current(void);
 
 /* Any thread. */
@@ -34,7 +34,8 @@ void thread_wait_begin(thread_wait *w);
  * once when one of them has come already.  A thread_wait_result; an interrupt goes first. */
 int thread_wait_sleep(thread_wait *w, int64_t deadline);
 
-/* Own thread, GIL held.  Ends the wait; 1 when it was interrupted (which is hereby taken up), else 0. */
+/* Own thread, GIL held.  Ends the wait; 1 when it was interrupted (which is hereby taken up), else
+ * 0. */
 int thread_wait_end(thread_wait *w);
 
 /* Any thread; no GIL needed; may be called with a channel's lock held. */

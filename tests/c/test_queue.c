@@ -11,12 +11,12 @@
 
 static int passed, failed;
 
-#define CHECK(condition)                                                         \
-  do {                                                                           \
-    if (!(condition)) {                                                          \
-      fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition);  \
-      return -1;                                                                 \
-    }                                                                            \
+#define CHECK(condition)                                                                           \
+  do {                                                                                             \
+    if (!(condition)) {                                                                            \
+      fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #condition);                    \
+      return -1;                                                                                   \
+    }                                                                                              \
   } while (0)
 
 /* A waiter that counts how it is woken. */

@@ -1,7 +1,7 @@
 """Lets a test inside the VM call Erlang: the Python side of channel_driver.erl.
 
-`rex`, the kernel's rpc server, starts the Erlang side; after that a call is a message to it, and its
-result comes back through `py:call` on another worker thread.
+`rex`, the kernel's rpc server, starts the Erlang side; after that a call is a message to it, and
+its result comes back through `py:call` on another worker thread.
 """
 
 import itertools

@@ -6,8 +6,9 @@ import threading
 import time
 
 import channel_driver as driver
-import erlang
 import pytest
+
+import erlang
 from erlang import Atom
 from erlang.channel import Channel, ChannelClosed, ChannelRef
 

@@ -1,6 +1,7 @@
 """Channel in coroutines, on ErlangEventLoop and on foreign loops."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import inspect
@@ -10,9 +11,10 @@ import time
 import weakref
 
 import channel_driver as driver
-import erlang
 import pytest
 import uvloop
+
+import erlang
 from erlang.channel import Channel, ChannelClosed
 
 LOOPS = {
@@ -245,10 +247,8 @@ def test_own_timeouts_racing_the_send_lose_nothing(run, poll):
         channel = Channel(ref, poll=poll)
         rng = random.Random(3)
         while not received or received[-1] != b"end":
-            try:
+            with contextlib.suppress(TimeoutError):
                 received.append(await channel.async_receive(rng.choice((0, 1e-5, 1e-4, 1e-3))))
-            except TimeoutError:
-                pass
 
     run(main())
     producing.result()

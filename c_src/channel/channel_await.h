@@ -1,0 +1,77 @@
+/* The awaitable behind async_receive() and __anext__(), as its three files share it: the coroutine
+ * (channel_await.c), its waiting and waking (channel_wait.c), and the future that a task sees in it
+ * (channel_future.c).  The GIL is held in every function here.
+ */
+#ifndef BEAMLOOP_CHANNEL_AWAIT_H
+#define BEAMLOOP_CHANNEL_AWAIT_H
+
+#include "channel_python.h"
+
+enum await_phase {
+  PHASE_NEW,      /* nobody has awaited it yet */
+  PHASE_YIELDED,  /* gave the loop a turn before looking for a message */
+  PHASE_WAITING,  /* among the queue's waiters, or woken and not resumed yet */
+  PHASE_FINISHED, /* returned, raised or closed */
+};
+
+struct channel_await {
+  PyObject_HEAD
+  queue_waiter waiter;
+  gate_link link;
+  channel_state *state;
+  channel_object *channel; /* NULL when it only gives a value, and when finished */
+  PyObject *value;         /* what it gives then */
+  enum channel_await_kind kind;
+  enum await_phase phase;
+  int64_t timeout;  /* nanoseconds, or -1 */
+  int64_t deadline; /* monotonic, when it waits with a timeout */
+  int blocking;     /* _asyncio_future_blocking */
+  int done;         /* as a future: its callback was run or is scheduled */
+  int timed_out;
+  int cancelled;
+  PyObject *cancel_message;
+  PyObject *loop;     /* that it waits on */
+  PyObject *callback; /* of the task that waits */
+  PyObject *context;
+  PyObject *timer; /* handle of the timeout, or of the next poll */
+  channel_await *next_free;
+};
+
+/* channel_wait.c */
+
+/* Puts it in the gate of the running loop, or makes it poll; it becomes a waiter of the queue next.
+ * 0, or -1 with an exception. */
+int await_choose_wake(channel_await *self);
+
+/* Starts its timeout, and its polling.  0, or -1 with an exception. */
+int await_start_timers(channel_await *self);
+void await_stop_timer(channel_await *self);
+
+/* Whether it polls, having no gate. */
+int await_polls(const channel_await *self);
+
+/* Stops waiting, if it does, and gives back what it was handed; nobody wakes it any more. */
+void await_withdraw(channel_await *self);
+
+/* Schedules the task's callback for the loop's next turn.  0, or -1 with an exception. */
+int await_schedule_callback(channel_await *self);
+
+/* channel_future.c: methods of the type; and what cancel() leads to. */
+void await_set_cancelled(channel_await *self);
+PyObject *await_future_get_loop(PyObject *object, PyObject *ignored);
+PyObject *await_future_add_done_callback(PyObject *object, PyObject *args, PyObject *kwargs);
+PyObject *await_future_remove_done_callback(PyObject *object, PyObject *callback);
+PyObject *await_future_cancel(PyObject *object, PyObject *args, PyObject *kwargs);
+PyObject *await_future_result(PyObject *object, PyObject *ignored);
+PyObject *await_future_done(PyObject *object, PyObject *ignored);
+PyObject *await_future_cancelled(PyObject *object, PyObject *ignored);
+PyObject *await_future_get_blocking(PyObject *object, void *closure);
+int await_future_set_blocking(PyObject *object, PyObject *value, void *closure);
+
+static inline queue *
+await_queue(channel_await *self)
+{
+  return &self->channel->channel->to_python;
+}
+
+#endif
