@@ -26,6 +26,13 @@ enum call_kind {
   CALL_COROUTINE = 3, /* as CALL_FUNCTION, of a coroutine function, on a loop */
 };
 
+/* What has become of the wish to end a running call. */
+enum call_interruption {
+  INTERRUPT_NONE = 0, /* nobody asked, or it was done */
+  INTERRUPT_LOOP,     /* the event loop on the thread is to end its tasks */
+  INTERRUPT_BOTH,     /* as INTERRUPT_LOOP, and CallCancelled was raised besides */
+};
+
 struct thread_wait;
 struct inbox;
 
@@ -41,7 +48,10 @@ typedef struct vm_call {
   struct vm_call *next_cancelled; /* guarded by the inbox's lock */
   int stopped;                    /* guarded by the GIL: told that the interpreter stops */
   unsigned long thread;           /* guarded by the GIL: the Python thread that runs it, else 0 */
+  void *thread_state;             /* guarded by the GIL: that thread's PyThreadState, borrowed */
   struct thread_wait *wait;       /* guarded by the GIL: that thread's, borrowed */
+  enum call_interruption pending; /* guarded by the GIL */
+  int interrupted;                /* guarded by the GIL: something was done to end it */
   void *task;                     /* guarded by the GIL: the asyncio task of a coroutine call */
 } vm_call;
 
@@ -87,12 +97,20 @@ void call_run(pool_job *job, void *worker);
 /* Any thread: the pool stopped.  Answers not_running and releases the call. */
 void call_drop(pool_job *job);
 
-/* Service thread, without the GIL.  Raises CallCancelled in the Python code that the call runs, if it
- * still runs, or wakes the wait that it is in; then releases the call. */
+/* ---- interrupt_python.c ---- */
+
+/* Service thread, without the GIL.  Ends the Python code that the call runs, if it still runs: wakes
+ * the wait that it is in, has its event loop cancel its tasks, or raises CallCancelled in it.  Then
+ * releases the call. */
 void call_interrupt(service_item *item);
 
-/* GIL held.  The interpreter stops: answers not_running, then as call_interrupt does. */
+/* GIL held; the caller holds a count.  The interpreter stops: answers not_running, then as
+ * call_interrupt does. */
 void call_stop(vm_call *call);
+
+/* GIL held, the thread that ran the call, which has ended: nothing of its interruption is left on the
+ * thread for the next call. */
+void call_interruption_over(vm_call *call, unsigned long thread);
 
 /* GIL held.  Raises CallCancelled in what this Python thread runs. */
 void call_raise_cancelled(unsigned long thread);

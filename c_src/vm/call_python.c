@@ -371,6 +371,25 @@ run_and_answer(vm_call *call)
   Py_XDECREF(result);
 }
 
+/* GIL held. */
+static void
+run_on_worker(vm_call *call, vm_worker *w)
+{
+  w->current = call;
+  w->calls++;
+  call->thread = w->thread;
+  call->thread_state = w->thread_state;
+  call->wait = thread_wait_current();
+  run_and_answer(call);
+  call->thread = 0;
+  call->wait = NULL;
+  w->current = NULL;
+  call_interruption_over(call, w->thread);
+  if (PyErr_Occurred()) {
+    PyErr_WriteUnraisable(NULL);
+  }
+}
+
 void
 call_run(pool_job *job, void *worker)
 {
@@ -378,17 +397,11 @@ call_run(pool_job *job, void *worker)
   vm_worker *w = worker;
   if (atomic_load(&call->state) == CALL_PENDING) {
     PyEval_RestoreThread(w->thread_state);
-    w->current = call;
-    call->thread = w->thread;
-    call->wait = thread_wait_current();
-    run_and_answer(call);
-    call->thread = 0;
-    call->wait = NULL;
-    w->current = NULL;
-    /* A cancellation that came too late must not hit the next call. */
-    PyThreadState_SetAsyncExc(w->thread, NULL);
-    if (PyErr_Occurred()) {
-      PyErr_WriteUnraisable(NULL);
+    if (worker_is_stopped(w)) {
+      /* It was handed over before the stop, which did not find it running. */
+      call_reply_reason(call, "not_running");
+    } else {
+      run_on_worker(call, w);
     }
     PyEval_SaveThread();
   }
@@ -400,76 +413,5 @@ call_drop(pool_job *job)
 {
   vm_call *call = (vm_call *)job;
   call_reply_reason(call, "not_running");
-  call_release(call);
-}
-
-/* GIL held.  erlang.errors.CallCancelled, a new reference, or NULL with the failure reported. */
-static PyObject *
-cancelled_type(void)
-{
-  PyObject *errors = PyImport_ImportModule("erlang.errors");
-  PyObject *type = errors == NULL ? NULL : PyObject_GetAttrString(errors, "CallCancelled");
-  if (type == NULL) {
-    PyErr_WriteUnraisable(NULL);
-  }
-  Py_XDECREF(errors);
-  return type;
-}
-
-void
-call_raise_cancelled(unsigned long thread)
-{
-  PyObject *type = cancelled_type();
-  if (type != NULL) {
-    PyThreadState_SetAsyncExc(thread, type);
-    Py_DECREF(type);
-  }
-}
-
-/* GIL held.  Ends what an event loop on this thread runs: 1 when that is all there is to end. */
-static int
-interrupt_loop(unsigned long thread)
-{
-  PyObject *args = Py_BuildValue("(k)", thread);
-  PyObject *handled = args == NULL ? NULL : interp_call_glue("_interrupt_loop", args);
-  int enough = handled == Py_True;
-  if (handled == NULL) {
-    PyErr_WriteUnraisable(NULL);
-  }
-  Py_XDECREF(handled);
-  Py_XDECREF(args);
-  return enough;
-}
-
-/* GIL held.  Ends what the call runs now, if it still runs. */
-static void
-interrupt_running(vm_call *call)
-{
-  if (call->thread == 0 || (call->wait != NULL && thread_wait_interrupt(call->wait))) {
-    return;
-  }
-  /* These two run Python code and may give up the GIL: the call may end meanwhile. */
-  int enough = interrupt_loop(call->thread);
-  PyObject *type = enough ? NULL : cancelled_type();
-  if (type != NULL && call->thread != 0) {
-    PyThreadState_SetAsyncExc(call->thread, type);
-  }
-  Py_XDECREF(type);
-}
-
-void
-call_stop(vm_call *call)
-{
-  call_reply_reason(call, "not_running");
-  interrupt_running(call);
-}
-
-void
-call_interrupt(service_item *item)
-{
-  vm_call *call = (vm_call *)((char *)item - offsetof(vm_call, interruption));
-  PyEval_RestoreThread(interp_service_state());
-  interrupt_running(call);
-  PyEval_SaveThread();
   call_release(call);
 }

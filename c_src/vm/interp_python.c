@@ -15,6 +15,8 @@ static PyThreadState *main_state;    /* main thread only */
 static PyThreadState *service_state; /* service thread only */
 static unsigned long main_thread;    /* written once at initialisation */
 static vm_worker *workers;           /* guarded by the GIL */
+static unsigned stops;               /* guarded by the GIL */
+static _Thread_local vm_worker *own_worker;
 
 PyObject *
 interp_take_exception(void)
@@ -276,6 +278,18 @@ worker_first(void)
   return workers;
 }
 
+vm_worker *
+worker_own(void)
+{
+  return own_worker;
+}
+
+int
+worker_is_stopped(const vm_worker *w)
+{
+  return w->stops != stops;
+}
+
 void *
 interp_worker_begin(void)
 {
@@ -288,6 +302,8 @@ interp_worker_begin(void)
   w->thread_state = state;
   PyEval_RestoreThread(state);
   w->thread = PyThread_get_thread_ident();
+  w->stops = stops;
+  own_worker = w;
   w->next = workers;
   if (workers != NULL) {
     workers->prev = w;
@@ -311,6 +327,7 @@ interp_worker_end(void *worker)
   if (w->next != NULL) {
     w->next->prev = w->prev;
   }
+  own_worker = NULL;
   PyThreadState_Clear(state);
   PyThreadState_DeleteCurrent();
   free(w);

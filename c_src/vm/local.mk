@@ -21,6 +21,8 @@ VM_SOURCES = \
 	c_src/vm/interp_nif.h \
 	c_src/vm/interp_python.c \
 	c_src/vm/interp_python.h \
+	c_src/vm/interrupt_python.c \
+	c_src/vm/interrupt_python.h \
 	c_src/vm/module_python.c \
 	c_src/vm/nif.c \
 	c_src/vm/object_handle.h \

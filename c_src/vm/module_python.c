@@ -4,6 +4,7 @@
 #include "../term/term_link.h"
 #include "child_python.h"
 #include "inbox_python.h"
+#include "interrupt_python.h"
 #include "send.h"
 
 #define SEND_COPY_LONG 32768 /* from this size on other Python threads run while it is copied */
@@ -79,6 +80,12 @@ vm_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 static PyMethodDef vm_methods[] = {
     {"send", (PyCFunction)(void (*)(void))vm_send, METH_FASTCALL,
      "send(to, term): send term to the Erlang process `to`, a Pid or a registered name."},
+    {"end_tasks", interrupt_end_tasks, METH_O,
+     "end_tasks(loop): cancel the loop's tasks if this thread's call is to be ended."},
+    {"left_loop", interrupt_left_loop, METH_NOARGS,
+     "left_loop(): this thread's event loop has stopped running."},
+    {"call_number", interrupt_call_number, METH_NOARGS,
+     "call_number(): of the call that this thread runs, 0 for none."},
     {"with_child_mask", child_with_mask, METH_VARARGS,
      "with_child_mask(function, args, kwargs): call it with the child's signal mask."},
     {"set_child_mask", child_set_mask, METH_NOARGS,

@@ -99,8 +99,8 @@ def _prepare():
 
 # ---- loops that calls run on workers ----
 
-_running = {}  # thread identity -> the loop that runs there, of whatever kind
-_LOOP_MODULES = ("erlang.loop", "asyncio.base_events", "selectors")
+_running = {}  # thread identity -> (the loop that runs there, of whatever kind, and what runs it)
+_IDLE_CHECKS = 0.02, 1.0  # seconds: from the first to the longest
 
 
 def _follow_running_loops():
@@ -111,33 +111,51 @@ def _follow_running_loops():
         original(loop)
         if loop is None:
             _running.pop(threading.get_ident(), None)
+            _beamloop_vm.left_loop()
         else:
-            _running[threading.get_ident()] = loop
+            _running[threading.get_ident()] = loop, sys._getframe(1)
 
     asyncio.events._set_running_loop = _set_running_loop
     asyncio._set_running_loop = _set_running_loop
 
 
+def _interrupt_loop(thread):
+    """Service thread: have the loop on this thread end its tasks; the frame that runs it, or None."""
+    loop, runner = _running.get(thread, (None, None))
+    if loop is not None:
+        try:
+            loop.call_soon_threadsafe(_beamloop_vm.end_tasks, loop)
+        except RuntimeError:  # it is closed: its thread is past it
+            return None
+    return runner
+
+
 def _cancel_all_tasks(loop):
+    """Loop's thread, by end_tasks()."""
     for task in asyncio.all_tasks(loop):
         task.cancel()
+    _stop_if_idle(loop, _beamloop_vm.call_number(), _IDLE_CHECKS[0])
 
 
-def _interrupt_loop(thread):
-    """Service thread: end what the loop on this thread runs.
+def _stop_if_idle(loop, number, delay):
+    """Stop a loop that runs on after the tasks of its cancelled call have ended.
 
-    True when that is enough; False when the thread runs Python code besides, which an exception has
-    to end.
+    The exception that ended them may have hit the very callback that was to stop it.
     """
-    loop = _running.get(thread)
-    if loop is None:
-        return False
-    try:
-        loop.call_soon_threadsafe(_cancel_all_tasks, loop)
-    except RuntimeError:  # it is closed: its thread is past it
-        return False
-    frame = sys._current_frames().get(thread)
-    return frame is not None and frame.f_globals.get("__name__") in _LOOP_MODULES
+    if _beamloop_vm.call_number() != number:
+        return
+    if asyncio.all_tasks(loop):
+        loop.call_later(delay, _stop_if_idle, loop, number, min(2 * delay, _IDLE_CHECKS[1]))
+    else:
+        loop.stop()
+
+
+def _clean_thread():
+    """The thread of a cancelled call: what a loop leaves that could not end in order."""
+    if asyncio._get_running_loop() is not None:
+        asyncio._set_running_loop(None)
+    sys.set_asyncgen_hooks(None, None)
+    sys.set_coroutine_origin_tracking_depth(0)
 
 
 # ---- loops that the VM hosts ----
