@@ -120,7 +120,7 @@ def _follow_running_loops():
 
 
 def _interrupt_loop(thread):
-    """Service thread: have the loop on this thread end its tasks; the frame that runs it, or None."""
+    """Service thread: have the loop on this thread end its tasks; what frame runs it, or None."""
     loop, runner = _running.get(thread, (None, None))
     if loop is not None:
         try:
