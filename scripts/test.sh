@@ -51,8 +51,10 @@ timed() {
 }
 
 show_failure() {
-  echo "--- $1: status $3, the end of $2"
-  tail -n 60 "$2"
+  echo "--- $1: status $3, from $2"
+  grep -aE -A 1 '^FAILED|^ERROR|^# FAIL|\*\*\* FAILED|failed on line' "$2" | head -n 40 || true
+  echo "--- its end"
+  tail -n 30 "$2"
   echo "---"
 }
 
