@@ -224,7 +224,7 @@ def test_the_ready_queue_and_the_heap_shrink_again(erlang_loop):
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        burst(200_000)
+        burst(50_000)
         gc.collect()
         after = tracemalloc.get_traced_memory()[0]
     finally:

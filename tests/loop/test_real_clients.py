@@ -187,7 +187,7 @@ class UvicornServer:
             host="127.0.0.1",
             port=0,
             log_level="error",
-            ws="websockets",
+            ws="websockets-sansio",
             lifespan="off",
         )
         self.server = uvicorn.Server(config)
