@@ -3,6 +3,8 @@ LOOP_SOURCES = \
 	c_src/loop/calls.c \
 	c_src/loop/debug.c \
 	c_src/loop/handle.c \
+	c_src/loop/handle_internal.h \
+	c_src/loop/handle_type.c \
 	c_src/loop/loop_api.h \
 	c_src/loop/loop_internal.h \
 	c_src/loop/loop_run.c \
