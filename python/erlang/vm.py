@@ -40,7 +40,7 @@ def send(to, term):
 
 
 if _beamloop_vm is not None:
-    send = _beamloop_vm.send  # noqa: F811
+    send = _beamloop_vm.send
 
 
 # ---- signals and children ----
