@@ -26,16 +26,17 @@ all() ->
      messages_reach_other_nodes].
 
 python_is_the_configured_one(_Config) ->
-    with_app(fun() ->
-        Python = beamloop_nif:nif_default_python(),
-        ?assertEqual({ok, Python}, py:eval("__import__('sys').executable")),
-        %% The prefix and site-packages of that very program.
-        Code = "import sys, sysconfig; print(sys.prefix, sysconfig.get_path('purelib'))",
-        Printed = string:trim(os:cmd(binary_to_list(Python) ++ " -c \"" ++ Code ++ "\"")),
-        {ok, Inside} = py:eval("sys.prefix + ' ' + sysconfig.get_path('purelib')",
-                               #{sys => module("sys"), sysconfig => module("sysconfig")}),
-        ?assertEqual(Printed, binary_to_list(Inside))
-    end).
+    {Peer, ok} = vm_node:start([]),
+    Python = default_python(),
+    ?assertEqual({ok, list_to_binary(Python)},
+                 vm_node:call(Peer, py, eval, ["__import__('sys').executable"])),
+    %% The prefix and site-packages of that very program.
+    ok = vm_node:call(Peer, py, exec, ["import sys, sysconfig"]),
+    {ok, Inside} = vm_node:call(Peer, py, eval,
+                                ["sys.prefix + ' ' + sysconfig.get_path('purelib')"]),
+    Code = "import sys, sysconfig; print(sys.prefix, sysconfig.get_path('purelib'))",
+    ?assertEqual(string:trim(os:cmd(Python ++ " -c \"" ++ Code ++ "\"")), binary_to_list(Inside)),
+    vm_node:stop(Peer).
 
 module(Name) ->
     {ok, Module} = py:call(importlib, import_module, [list_to_binary(Name)], #{},
@@ -59,7 +60,7 @@ the_main_thread_is_pythons(_Config) ->
 
 a_virtual_environment_is_used(Config) ->
     Venv = filename:join(proplists:get_value(priv_dir, Config), "venv"),
-    [] = os:cmd(binary_to_list(default_python()) ++ " -m venv --without-pip " ++ Venv),
+    [] = os:cmd(default_python() ++ " -m venv --without-pip " ++ Venv),
     {Peer, ok} = vm_node:start([{venv, Venv}]),
     {ok, {Prefix, Executable, InVenv}} =
         vm_node:call(Peer, py, eval, ["(lambda s: (s.prefix, s.executable, s.prefix != s.base_prefix))"
@@ -70,7 +71,7 @@ a_virtual_environment_is_used(Config) ->
     vm_node:stop(Peer).
 
 a_python_home_is_used(_Config) ->
-    Home = filename:dirname(filename:dirname(binary_to_list(default_python()))),
+    Home = filename:dirname(filename:dirname(default_python())),
     {Peer, ok} = vm_node:start([{python_home, Home}]),
     ?assertEqual({ok, list_to_binary(filename:join(Home, "bin/python3"))},
                  vm_node:call(Peer, py, eval, ["__import__('sys').executable"])),
@@ -210,9 +211,10 @@ hand_over(Key) ->
 
 %% ---- help ----
 
+%% The program that the library was built for.
 default_python() ->
-    {ok, Python} = with_app(fun() -> py:eval("__import__('sys').executable") end),
-    Python.
+    {module, beamloop_nif} = code:ensure_loaded(beamloop_nif),
+    binary_to_list(beamloop_nif:nif_default_python()).
 
 with_app(Fun) ->
     {ok, _} = application:ensure_all_started(beamloop),

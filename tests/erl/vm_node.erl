@@ -11,6 +11,8 @@ start(Env, Options) ->
     {ok, Peer, _Node} = peer:start_link(Options#{connection => standard_io, wait_boot => 60000,
                                                  args => ["-pa" | code_paths()]}),
     _ = call(Peer, application, load, [beamloop]),
+    %% The tests themselves may run with a virtual environment.
+    [ok = call(Peer, application, unset_env, [beamloop, Key]) || Key <- [venv, python_home]],
     [ok = call(Peer, application, set_env, [beamloop, Key, Value]) || {Key, Value} <- Env],
     {Peer, call(Peer, application, start, [beamloop])}.
 
