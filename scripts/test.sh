@@ -111,8 +111,17 @@ suite_c() {
   run_part "c" count_automake 600 make -C "$build" --no-print-directory check "$@"
 }
 
+# A run for each folder: two may have a file of one name.
 suite_python() {
-  [ $# != 0 ] || set -- tests/loop tests/term
+  if [ $# != 0 ]; then
+    python_tests "$@"
+  else
+    python_tests tests/loop
+    python_tests tests/term
+  fi
+}
+
+python_tests() {
   run_part "python: ${*/#tests\//}" count_pytest 900 \
     "$top/run" python -X faulthandler -m pytest -q --timeout 120 "$@"
 }
