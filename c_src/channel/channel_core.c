@@ -2,6 +2,10 @@
 
 #include <stdlib.h>
 
+/* More queued messages than this are released on a thread of their own: whoever drops the last
+ * count may be a scheduler or hold the GIL, and must not work for milliseconds. */
+#define RELEASE_AT_ONCE_MAX 1000
+
 static atomic_size_t live;
 
 channel *
@@ -23,15 +27,35 @@ channel_incref(channel *c)
   atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
 }
 
+static void
+destroy(channel *c)
+{
+  queue_destroy(&c->to_python);
+  free(c);
+  atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+}
+
+static void *
+destroy_on_thread(void *c)
+{
+  destroy(c);
+  return NULL;
+}
+
 void
 channel_decref(channel *c)
 {
   if (atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1) {
     return;
   }
-  queue_destroy(&c->to_python);
-  free(c);
-  atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
+  pthread_t thread;
+  /* The new thread inherits a mask that blocks what ours block. */
+  if (c->to_python.messages > RELEASE_AT_ONCE_MAX &&
+      pthread_create(&thread, NULL, destroy_on_thread, c) == 0) {
+    pthread_detach(thread);
+  } else {
+    destroy(c);
+  }
 }
 
 void

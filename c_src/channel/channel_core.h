@@ -26,7 +26,7 @@ channel *channel_create(size_t max_size);
 
 void channel_incref(channel *c);
 
-/* Without locks.  The last count releases what is queued. */
+/* Without locks.  The last count releases what is queued, much of it on another thread. */
 void channel_decref(channel *c);
 
 /* Closes both directions; idempotent. */
