@@ -22,9 +22,11 @@
 %% `timeout' in milliseconds, `infinity' by default; `binaries' says as what Python sees binaries,
 %% `bytes' by default (or what the application environment says).
 -type error() :: {Name :: atom() | binary(), Message :: binary(), Traceback :: [binary()]}
-               | timeout | overloaded | not_running | enomem.
+               | timeout | overloaded | not_running | enomem | bad_result.
 %% A Python exception (its name is an atom only where that exists already), or: the time is over;
-%% all workers are busy and the queue is full; the application does not run or stops.
+%% all workers are busy and the queue is full; the application does not run or stops; memory is short;
+%% the result is no term (two keys of a dict are one in Erlang, or a fun of Erlang's that holds a map
+%% of more than 128 entries would be made outside of Erlang).
 
 -define(FUNCTION, 0).
 -define(EVAL, 1).

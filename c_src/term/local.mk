@@ -20,6 +20,7 @@ TERM_NIF_SOURCES = \
 	c_src/term/handles_nif.c \
 	c_src/term/local_node.h \
 	c_src/term/local_node_nif.c \
+	c_src/term/nif_build.c \
 	c_src/term/nif_encode.c \
 	c_src/term/nif_encode.h \
 	c_src/term/nif_terms.c \

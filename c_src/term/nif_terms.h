@@ -10,6 +10,10 @@
  * it).  1, or 0 when the bytes are no term: *term is untouched then. */
 int nif_term_from_ext(ErlNifEnv *env, const uint8_t *data, size_t size, ERL_NIF_TERM *term);
 
+/* As nif_term_from_ext, on a thread that is no scheduler: only this may decode what Python encoded.
+ * The bytes change meanwhile. */
+int nif_term_build(ErlNifEnv *env, uint8_t *data, size_t size, ERL_NIF_TERM *term);
+
 /* As nif_term_from_ext, for an encoding without its version byte of at most NIF_TERM_BARE_MAX bytes
  * (a pid, port or reference). */
 #define NIF_TERM_BARE_MAX 2048

@@ -1,6 +1,7 @@
 /* Calls on the Erlang side: the resource, its answer, its cancellation.  erl_nif side. */
 #include "call_nif.h"
 
+#include "../term/nif_terms.h"
 #include "atoms_nif.h"
 #include "hosted_nif.h"
 #include "inbox.h"
@@ -133,14 +134,14 @@ error_tuple(ErlNifEnv *env, ERL_NIF_TERM reason)
 }
 
 int
-call_reply_value(vm_call *call, const uint8_t *ext, size_t size)
+call_reply_value(vm_call *call, uint8_t *ext, size_t size)
 {
   call_resource *r = (call_resource *)call;
   if (!claim(call, CALL_REPLIED)) {
     return 0;
   }
   ERL_NIF_TERM value;
-  if (enif_binary_to_term(r->reply_env, ext, size, &value, 0) == 0) {
+  if (!nif_term_build(r->reply_env, ext, size, &value)) {
     return send_answer(r, error_tuple(r->reply_env, vm_atoms.bad_result));
   }
   return send_answer(r, enif_make_tuple2(r->reply_env, vm_atoms.ok, value));

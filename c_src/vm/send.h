@@ -16,9 +16,9 @@ enum send_result {
 /* Any thread; no GIL needed.  Sends the encoded term (with its version byte) to the pid whose
  * encoding (tag byte included, no version byte) is given.  A remote pid goes through the relay
  * process, since only a process may send to another node. */
-int send_to_pid(const uint8_t *pid, size_t pid_size, const uint8_t *message, size_t size);
+int send_to_pid(const uint8_t *pid, size_t pid_size, uint8_t *message, size_t size);
 
 /* Any thread; no GIL needed.  Sends it to a registered name, UTF-8. */
-int send_to_name(const char *name, size_t name_size, const uint8_t *message, size_t size);
+int send_to_name(const char *name, size_t name_size, uint8_t *message, size_t size);
 
 #endif

@@ -2,6 +2,7 @@
 #include "send.h"
 
 #include "../term/local_node.h"
+#include "../term/nif_terms.h"
 #include "atoms_nif.h"
 
 #include <erl_nif.h>
@@ -65,7 +66,7 @@ relay(ErlNifEnv *env, ERL_NIF_TERM to, ERL_NIF_TERM message)
 }
 
 int
-send_to_pid(const uint8_t *pid, size_t pid_size, const uint8_t *message, size_t size)
+send_to_pid(const uint8_t *pid, size_t pid_size, uint8_t *message, size_t size)
 {
   ErlNifEnv *env = own_env();
   if (env == NULL || pid_size >= PID_EXT_MAX) {
@@ -76,7 +77,7 @@ send_to_pid(const uint8_t *pid, size_t pid_size, const uint8_t *message, size_t 
   memcpy(whole + 1, pid, pid_size);
   ERL_NIF_TERM to, term;
   if (enif_binary_to_term(env, whole, pid_size + 1, &to, 0) == 0 || !enif_is_pid(env, to) ||
-      enif_binary_to_term(env, message, size, &term, 0) == 0) {
+      !nif_term_build(env, message, size, &term)) {
     enif_clear_env(env);
     return SEND_BAD_TERM;
   }
@@ -93,7 +94,7 @@ send_to_pid(const uint8_t *pid, size_t pid_size, const uint8_t *message, size_t 
 }
 
 int
-send_to_name(const char *name, size_t name_size, const uint8_t *message, size_t size)
+send_to_name(const char *name, size_t name_size, uint8_t *message, size_t size)
 {
   ErlNifEnv *env = own_env();
   if (env == NULL) {
@@ -109,7 +110,7 @@ send_to_name(const char *name, size_t name_size, const uint8_t *message, size_t 
   ErlNifPid process;
   int found = enif_binary_to_term(env, whole, name_size + 4, &atom, ERL_NIF_BIN2TERM_SAFE) != 0 &&
               enif_whereis_pid(NULL, atom, &process);
-  if (!found || enif_binary_to_term(env, message, size, &term, 0) == 0) {
+  if (!found || !nif_term_build(env, message, size, &term)) {
     enif_clear_env(env);
     return found ? SEND_BAD_TERM : SEND_NO_NAME;
   }

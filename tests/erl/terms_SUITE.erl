@@ -11,7 +11,7 @@
          a_plain_reference_in_a_large_message_is_no_obstacle/1,
          handles_found_while_they_die_are_safe/1, what_python_cannot_hold_is_an_error/1,
          a_python_value_without_a_term_is_an_object/1, terms_nested_too_deep_are_errors/1,
-         none_is_what_the_application_says/1,
+         none_is_what_the_application_says/1, large_maps_reach_erlang/1,
          what_python_kept_survives_that_the_node_gets_its_name/1]).
 -export([keep_and_get_a_name/0]).
 %% A stand-in for epmd's client, which is not there for every machine that runs this.
@@ -26,7 +26,8 @@ all() ->
      a_fun_keeps_the_handles_it_holds, a_plain_reference_in_a_large_message_is_no_obstacle,
      handles_found_while_they_die_are_safe, what_python_cannot_hold_is_an_error,
      a_python_value_without_a_term_is_an_object, terms_nested_too_deep_are_errors,
-     none_is_what_the_application_says, what_python_kept_survives_that_the_node_gets_its_name].
+     none_is_what_the_application_says, large_maps_reach_erlang,
+     what_python_kept_survives_that_the_node_gets_its_name].
 
 init_per_suite(Config) ->
     start(),
@@ -302,3 +303,25 @@ wait_until(Condition, Tries) ->
         true -> ok;
         false when Tries > 0 -> timer:sleep(10), wait_until(Condition, Tries - 1)
     end.
+
+%% The emulator's decoder sorts the entries of such maps with the help of its scheduler.
+large_maps_reach_erlang(_Config) ->
+    Maps = [maps:from_list([{N, {N, [N]}} || N <- lists:seq(1, Size)])
+            || Size <- [0, 1, 32, 33, 128, 129, 1000, 30000]],
+    Terms = Maps ++ [Maps, [lists:last(Maps) | tail], list_to_tuple(Maps), #{<<"in">> => Maps},
+                     <<116, 0, 0, 1, 0, 0:8000>>],
+    [?assertEqual({ok, Term}, py:call('__main__', same, [Term])) || Term <- Terms],
+    {ok, Ch} = py_channel:new(),
+    Self = self(),
+    spawn_link(fun() -> {ok, none} = py:call('__main__', echo, [Ch, Self]) end),
+    [begin
+         ok = py_channel:send(Ch, Term),
+         receive [Answer] -> ?assertEqual(Term, Answer) end
+     end || Term <- Terms],
+    ok = py_channel:close(Ch),
+    %% Keys that differ in Python only.
+    ?assertMatch({error, _}, py:eval("{**{n: n for n in range(200)}, 'a': 1, b'a': 2}")),
+    %% Only the emulator can make a fun.
+    Map = maps:from_list([{N, N} || N <- lists:seq(1, 200)]),
+    ?assertMatch({error, _}, py:call('__main__', same, [fun() -> Map end])),
+    ?assertEqual({ok, 1}, py:call('__main__', same, [1])).
