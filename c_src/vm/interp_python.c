@@ -253,6 +253,14 @@ interp_cancel_running(void)
 }
 
 void
+interp_service_atexit(void)
+{
+  PyEval_RestoreThread(service_state);
+  interp_run_atexit();
+  PyEval_SaveThread();
+}
+
+void
 interp_stop_loops(void)
 {
   PyEval_RestoreThread(service_state);

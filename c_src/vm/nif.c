@@ -7,7 +7,33 @@
 #include "hosted_nif.h"
 #include "interp_nif.h"
 #include "object_nif.h"
+#include "runtime.h"
 #include "thread.h"
+
+#if ERL_NIF_MAJOR_VERSION > 2 || ERL_NIF_MINOR_VERSION >= 17
+#define HALT_MS 2000
+
+static void
+on_halt(void *priv_data)
+{
+  (void)priv_data;
+  runtime_halt(HALT_MS);
+}
+
+/* From OTP 26 on a halt can be heard of. */
+static int
+hear_of_halt(ErlNifEnv *env)
+{
+  return enif_set_option(env, ERL_NIF_OPT_ON_HALT, on_halt) == 0 ? 0 : -1;
+}
+#else
+static int
+hear_of_halt(ErlNifEnv *env)
+{
+  (void)env;
+  return 0;
+}
+#endif
 
 static int
 open_types(ErlNifEnv *env)
@@ -18,7 +44,10 @@ open_types(ErlNifEnv *env)
       hosted_nif_load(env, flags) != 0) {
     return -1;
   }
-  return channel_nif_load(env);
+  if (channel_nif_load(env) != 0) {
+    return -1;
+  }
+  return hear_of_halt(env);
 }
 
 static int

@@ -21,6 +21,7 @@ static struct {
   notice *command_notice;
   notice *stop_notice;
   int64_t stop_ms;
+  int halted; /* what was registered with atexit has run, for a halt */
   runtime_config config;
   char error[RUNTIME_ERROR_SIZE]; /* why the phase is RUNTIME_FAILED */
   pool *workers;                  /* written once, before the threads exist */
@@ -266,6 +267,37 @@ runtime_run_atexit(notice *n)
   if (!made) {
     notice_send(n, NULL);
   }
+}
+
+/* Service thread. */
+static void
+halt_now(service_item *item)
+{
+  (void)item;
+  interp_service_atexit();
+  pthread_mutex_lock(&rt.lock);
+  rt.halted = 1;
+  pthread_cond_broadcast(&rt.changed);
+  pthread_mutex_unlock(&rt.lock);
+}
+
+void
+runtime_halt(int64_t milliseconds)
+{
+  static service_item halt_item = {NULL, halt_now};
+  struct timespec deadline = thread_deadline(milliseconds);
+  pthread_mutex_lock(&rt.lock);
+  int initialised =
+      rt.phase == RUNTIME_RUNNING || rt.phase == RUNTIME_STOPPING || rt.phase == RUNTIME_PARKED;
+  if (initialised && !rt.halted) {
+    service_post(&halt_item); /* its lock is a leaf */
+    while (!rt.halted) {
+      if (pthread_cond_timedwait(&rt.changed, &rt.lock, &deadline) == ETIMEDOUT) {
+        break;
+      }
+    }
+  }
+  pthread_mutex_unlock(&rt.lock);
 }
 
 enum runtime_phase

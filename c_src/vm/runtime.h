@@ -41,6 +41,10 @@ void runtime_stop(int64_t milliseconds, notice *n);
 /* Scheduler thread; does not wait.  Runs what Python registered with atexit, on its main thread. */
 void runtime_run_atexit(notice *n);
 
+/* Scheduler thread, while the virtual machine halts: nothing is stopped in order then.  Runs what
+ * Python registered with atexit, on the service thread; waits for it, at most so long. */
+void runtime_halt(int64_t milliseconds);
+
 /* Any thread. */
 enum runtime_phase runtime_get_phase(void);
 pool *runtime_pool(void);
@@ -60,7 +64,7 @@ void interp_serve(void);
 void interp_park(void);
 void interp_unpark(void);
 
-/* Main thread, GIL held. */
+/* GIL held; main thread unless the virtual machine halts. */
 void interp_run_atexit(void);
 
 /* Service thread: its permanent thread state. */
@@ -68,6 +72,7 @@ void interp_service_begin(void);
 
 /* Service thread, without the GIL. */
 void interp_cancel_running(void);
+void interp_service_atexit(void);
 void interp_stop_loops(void);
 void interp_interrupt_main(void);
 
