@@ -147,6 +147,7 @@ struct ready_ring {
 
 int ready_grow(struct ready_ring *ring);
 int ready_push(struct ready_ring *ring, PyObject *object);
+int ready_push_owned(struct ready_ring *ring, PyObject *object); /* takes the reference */
 int ready_push_source(struct ready_ring *ring, uint64_t id, int kind);
 uintptr_t ready_pop(struct ready_ring *ring);
 void ready_clear(native_loop *loop);

@@ -125,7 +125,6 @@ static int
 ready_event(native_loop *self, uint64_t id, int kind)
 {
   PyObject *object;
-  int rc;
 
   if (kind >= LOOP_EVENT_SOURCE)
     return ready_push_source(&self->ready, id, kind);
@@ -133,9 +132,7 @@ ready_event(native_loop *self, uint64_t id, int kind)
     object = take_timer(self, id);
     if (object == NULL)
       return PyErr_Occurred() ? -1 : 0;
-    rc = ready_push(&self->ready, object);
-    Py_DECREF(object);
-    return rc;
+    return ready_push_owned(&self->ready, object);
   }
   object = id > INT_MAX ? NULL : readers_get(self, (int)id, (uint32_t)kind);
   return object == NULL ? 0 : ready_push(&self->ready, object);
@@ -185,14 +182,8 @@ static int
 fire_timers(native_loop *self, int64_t now)
 {
   while (timers_first(&self->timers) <= now) {
-    timer_handle *timer;
-    int rc;
-
     note_lag(self, now);
-    timer = timers_pop(&self->timers);
-    rc = ready_push(&self->ready, (PyObject *)timer);
-    Py_DECREF(timer);
-    if (rc < 0)
+    if (ready_push_owned(&self->ready, (PyObject *)timers_pop(&self->timers)) < 0)
       return -1;
   }
   return 0;

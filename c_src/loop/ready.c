@@ -44,6 +44,15 @@ ready_push(struct ready_ring *ring, PyObject *object)
 }
 
 int
+ready_push_owned(struct ready_ring *ring, PyObject *object)
+{
+  if (push_item(ring, (uintptr_t)object) == 0)
+    return 0;
+  Py_DECREF(object);
+  return -1;
+}
+
+int
 ready_push_source(struct ready_ring *ring, uint64_t id, int kind)
 {
   return push_item(ring, (uintptr_t)(id << 4 | (uint64_t)(kind & 7) << 1 | 1));

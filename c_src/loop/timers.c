@@ -5,10 +5,11 @@
 #define TIMERS_MIN 64
 #define TIMERS_ARITY 4
 
+/* Without branches: which of two random deadlines comes first cannot be predicted. */
 static inline bool
 entry_less(const struct timer_entry *a, const struct timer_entry *b)
 {
-  return a->when < b->when || (a->when == b->when && a->seq < b->seq);
+  return (a->when < b->when) | ((a->when == b->when) & (a->seq < b->seq));
 }
 
 static inline void
@@ -42,10 +43,8 @@ sift_down(struct timer_heap *heap, Py_ssize_t index, struct timer_entry entry)
 
     if (first >= heap->len)
       break;
-    for (Py_ssize_t child = first + 1; child < end; child++) {
-      if (entry_less(&heap->entries[child], &heap->entries[least]))
-        least = child;
-    }
+    for (Py_ssize_t child = first + 1; child < end; child++)
+      least = entry_less(&heap->entries[child], &heap->entries[least]) ? child : least;
     if (!entry_less(&heap->entries[least], &entry))
       break;
     entry_put(heap, index, heap->entries[least]);
