@@ -543,3 +543,21 @@ def test_a_channel_wait_reports_its_number_through_the_loop():
         loop.close()
     with pytest.raises(TypeError):
         channel._channel_wait(1, object())
+
+
+@pytest.mark.parametrize("error", [KeyError, SystemExit, KeyboardInterrupt])
+def test_what_a_woken_task_raises_goes_where_asyncio_sends_it(run, error):
+    ref = driver.new_channel()
+
+    async def fail(channel):
+        await channel.async_receive()
+        raise error("from the task")
+
+    async def main():
+        task = asyncio.create_task(fail(Channel(ref)))
+        await waiters(ref, 1)
+        driver.start_call("channel_driver", "send_all", ref, [1])
+        await task
+
+    with pytest.raises(error, match="from the task"):
+        run(main())
