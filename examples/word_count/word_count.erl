@@ -122,8 +122,8 @@ send_lines(Channel, [Line | Rest], Number, UnderWay, Words, Busy)
             {Left, More} = await_answer(UnderWay),
             send_lines(Channel, [Line | Rest], Number, Left, Words + More, Busy + 1);
         busy ->
-            %% The room is taken by the others; they go on without us.
-            erlang:yield(),
+            %% The room is taken by the others, and no answer will tell when there is some again.
+            timer:sleep(1),
             send_lines(Channel, [Line | Rest], Number, UnderWay, Words, Busy + 1)
     end;
 send_lines(Channel, Lines, Number, UnderWay, Words, Busy) ->
