@@ -214,6 +214,11 @@ serve(native_loop *loop, int fd, uint32_t direction, PyObject *collect)
     sock_op_ready(object);
     return 0;
   }
+  if (handle_check(loop->state, object) && (((handle *)object)->flags & HANDLE_CANCELLED)) {
+    /* It would be reported again and again. */
+    readers_unset(loop, fd, direction);
+    return 0;
+  }
   return ready_push(&loop->ready, object);
 }
 

@@ -78,6 +78,15 @@ def test_readiness_is_an_event_named_by_its_descriptor(native, pair):
     assert read == [b"x"]
 
 
+def test_a_reader_whose_handle_was_cancelled_is_watched_no_longer(native, pair):
+    left, right = pair
+    native._add_reader(left, native.stop).cancel()
+    right.send(b"x")
+    native.call_later(0.01, native.stop)
+    native.run_forever()
+    assert left.fileno() not in native._watched()
+
+
 def test_an_event_that_stands_for_nothing_is_ignored(native):
     for kind in (_loop.READ, _loop.WRITE, _loop.TIMER, _loop.SOURCE):
         assert native._post(12345, kind)
