@@ -182,7 +182,8 @@ def test_a_dropped_async_generator_is_finalised_by_the_loop(loop):
         async for _ in generator():
             break
         gc.collect()
-        await asyncio.sleep(0.005)
+        for _ in range(10):
+            await asyncio.sleep(0)
 
     loop.run_until_complete(main())
     assert closed == [True]
@@ -395,3 +396,45 @@ async def test_sleep_zero_gives_everybody_a_turn():
 
     await asyncio.gather(worker("a"), worker("b"), worker("c"))
     assert order == list("abcabcabc")
+
+
+SUB_INTERPRETER = """
+import sys
+sys.path[:] = {path}
+import asyncio
+async def main():
+    await asyncio.sleep(0.001)
+    return sum(await asyncio.gather(*[asyncio.sleep(0, i) for i in range(10)]))
+if {name} == "erlang":
+    from erlang.loop import new_event_loop
+else:
+    new_event_loop = asyncio.SelectorEventLoop
+loop = new_event_loop()
+print(loop.run_until_complete(main()), flush=True)
+loop.close()
+"""
+
+
+def test_the_loop_runs_in_a_sub_interpreter(run_script, loop_name):
+    """Module state, types and free lists are per interpreter."""
+    source = SUB_INTERPRETER.format(path=sys.path, name=repr(loop_name))
+    done = run_script(
+        f"""
+        try:
+            import _interpreters as interpreters
+            options = ["legacy"]
+        except ImportError:
+            import _xxsubinterpreters as interpreters
+            options = []
+        loop = new_loop()
+        for _ in range(3):
+            identity = interpreters.create(*options)
+            failed = interpreters.run_string(identity, {source!r})
+            if failed is not None:
+                print(failed)
+            interpreters.destroy(identity)
+            loop.run_until_complete(asyncio.sleep(0.001))
+        loop.close()
+        """
+    )
+    assert done.stdout == "45\n" * 3, done.stderr

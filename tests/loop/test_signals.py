@@ -89,7 +89,7 @@ def test_a_python_signal_handler_runs_while_the_loop_sleeps(run_script):
             loop.call_soon_threadsafe(loop.stop)
         signal.signal(signal.SIGALRM, handle)
         signal.setitimer(signal.ITIMER_REAL, 0.05)
-        loop.call_later(2, print, "stop() came too late")
+        loop.call_later(20, print, "stop() came too late")
         loop.run_forever()
         print(got)
         loop.close()
@@ -112,9 +112,9 @@ def test_ctrl_c_interrupts_a_sleeping_loop(run_script, setup):
         f"""
         loop = new_loop()
         {setup}
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
         signal.signal(signal.SIGALRM, signal.default_int_handler)
         try:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
             loop.run_forever()
         except KeyboardInterrupt:
             print("interrupted", loop.is_running())
@@ -132,9 +132,9 @@ def test_ctrl_c_interrupts_a_busy_callback(run_script):
             while True:
                 pass
         signal.signal(signal.SIGALRM, signal.default_int_handler)
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
         loop.call_soon(spin)
         try:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
             loop.run_forever()
         except KeyboardInterrupt:
             print("interrupted")
@@ -160,9 +160,9 @@ def test_ctrl_c_interrupts_a_ready_queue_that_never_empties(run_script, callback
             def again():
                 loop.call_soon(again)
         signal.signal(signal.SIGALRM, signal.default_int_handler)
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
         loop.call_soon(again)
         try:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
             loop.run_forever()
         except KeyboardInterrupt:
             print("interrupted")

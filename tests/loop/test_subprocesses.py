@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import threading
-import time
 
 import pytest
 
@@ -100,12 +99,13 @@ async def test_the_executor_runs_functions_on_other_threads():
 
 @pytest.mark.asyncio
 async def test_the_loop_goes_on_while_the_executor_blocks():
-    ticks = 0
-    blocked = current().run_in_executor(None, time.sleep, 0.05)
-    while not blocked.done():
-        ticks += 1
-        await asyncio.sleep(0.001)
-    assert ticks > 3
+    go_on = threading.Event()
+    blocked = current().run_in_executor(None, go_on.wait, 30)
+    for _ in range(10):
+        await asyncio.sleep(0.0001)
+    assert not blocked.done()
+    go_on.set()
+    assert await blocked is True
 
 
 @pytest.mark.asyncio

@@ -196,6 +196,8 @@ async def test_pausing_inside_data_received_stops_at_once():
     one, two = await connected_pair(second=OneChunk)
     for _ in range(50):
         one.transport.write(b"x" * 100_000)
+    while "data" not in two.calls:
+        await asyncio.sleep(0.001)
     await asyncio.sleep(0.01)
     assert two.calls.count("data") == 1
     one.transport.abort()
@@ -482,6 +484,41 @@ async def test_an_accepted_socket_can_be_taken_over():
     listener.close()
     await protocol.closed
     assert protocol.data == b"taken over"
+
+
+def test_a_server_out_of_descriptors_accepts_again_later(run_script):
+    """accept() fails with EMFILE; the server backs off and serves the waiting client after that."""
+    done = run_script(
+        """
+        import resource, socket
+        from asyncio import constants
+        constants.ACCEPT_RETRY_DELAY = 0.05
+        async def serve(reader, writer):
+            writer.write(b"served")
+            writer.close()
+        async def main():
+            loop = asyncio.get_running_loop()
+            loop.set_exception_handler(lambda loop, context: None)
+            server = await asyncio.start_server(serve, "127.0.0.1", 0)
+            client = socket.socket()
+            client.connect(server.sockets[0].getsockname())
+            client.setblocking(False)
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, hard))
+            await asyncio.sleep(0.1)
+            try:
+                print(client.recv(10))
+            except BlockingIOError:
+                print("not served")
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            print(await loop.sock_recv(client, 10))
+            client.close()
+            server.close()
+        with asyncio.Runner(loop_factory=new_loop, debug=False) as runner:
+            runner.run(main())
+        """
+    )
+    assert done.stdout == "not served\nb'served'\n", done.stderr
 
 
 def test_close_clients_and_abort_clients(loop):

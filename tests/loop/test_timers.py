@@ -278,17 +278,14 @@ def test_a_fired_timer_drops_its_callback(loop):
 
 
 def test_a_timer_fires_although_the_ready_queue_is_never_empty(loop):
-    spins = 0
+    """Otherwise this does not end."""
 
     def spin():
-        nonlocal spins
-        spins += 1
         loop.call_soon(spin)
 
     loop.call_soon(spin)
     loop.call_later(0.01, loop.stop)
     loop.run_forever()
-    assert spins > 1
 
 
 def test_wait_for_and_timeout_cut_a_sleep_short(loop):
