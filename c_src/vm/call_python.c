@@ -5,7 +5,10 @@
 #include "../term/term_link.h"
 #include "interp_python.h"
 #include "object_handle.h"
+#include "thread.h"
 #include "worker.h"
+
+#include <unistd.h>
 
 /* ---- what is called ---- */
 
@@ -332,6 +335,18 @@ call_decode(vm_call *call)
   return request;
 }
 
+/* GIL held.  A child that the call forked came back from it: this process is no virtual machine, and
+ * ends as a Python program does. */
+static void
+end_forked_child(PyObject *raised)
+{
+  PyObject *args = PyTuple_Pack(1, raised == NULL ? Py_None : raised);
+  if (args != NULL) {
+    interp_call_glue("_end_child", args);
+  }
+  _exit(1);
+}
+
 /* GIL held.  In a context of its own, so that no call sees the context variables of another. */
 static PyObject *
 run_in_context(vm_call *call)
@@ -345,6 +360,9 @@ run_in_context(vm_call *call)
   PyObject *result = request == NULL ? NULL : run_request(call->kind, request);
   Py_XDECREF(request);
   PyObject *raised = result == NULL ? interp_take_exception() : NULL;
+  if (thread_in_forked_child()) {
+    end_forked_child(raised);
+  }
   if (PyContext_Exit(context) != 0) {
     PyErr_Clear();
   }

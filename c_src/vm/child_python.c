@@ -11,6 +11,15 @@
 /* What Python installs for a signal that it handles, learnt from the first; guarded by the GIL. */
 static void (*python_handler)(int);
 
+/* GIL held.  Has the signal no handler, or Python's? */
+static int
+is_free_or_ours(const struct sigaction *action)
+{
+  return !(action->sa_flags & SA_SIGINFO) &&
+         (action->sa_handler == SIG_DFL || action->sa_handler == SIG_IGN ||
+          (python_handler != NULL && action->sa_handler == python_handler));
+}
+
 PyObject *
 child_with_mask(PyObject *module, PyObject *args)
 {
@@ -29,11 +38,26 @@ child_with_mask(PyObject *module, PyObject *args)
   return result;
 }
 
+/* In a forked child.  The emulator's handlers write into a pipe that the child shares with it: a
+ * signal for the child would end the virtual machine. */
+static void
+reset_foreign_handlers(void)
+{
+  for (int i = 1; i < NSIG; i++) {
+    struct sigaction action;
+    if (sigaction(i, NULL, &action) != 0 || is_free_or_ours(&action)) {
+      continue;
+    }
+    signal(i, SIG_DFL);
+  }
+}
+
 PyObject *
-child_set_mask(PyObject *module, PyObject *unused)
+child_become(PyObject *module, PyObject *unused)
 {
   (void)module;
   (void)unused;
+  reset_foreign_handlers();
   pthread_sigmask(SIG_SETMASK, thread_child_signal_mask(), NULL);
   Py_RETURN_NONE;
 }
@@ -81,10 +105,7 @@ child_signal_is_ours(PyObject *module, PyObject *number)
   if (handler_of(number, &action) != 0) {
     return NULL;
   }
-  int free_or_ours = !(action.sa_flags & SA_SIGINFO) &&
-                     (action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN ||
-                      (python_handler != NULL && action.sa_handler == python_handler));
-  return PyBool_FromLong(free_or_ours);
+  return PyBool_FromLong(is_free_or_ours(&action));
 }
 
 PyObject *

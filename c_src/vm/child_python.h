@@ -6,7 +6,7 @@
 
 /* Functions of _beamloop_vm. */
 PyObject *child_with_mask(PyObject *module, PyObject *args);
-PyObject *child_set_mask(PyObject *module, PyObject *unused);
+PyObject *child_become(PyObject *module, PyObject *unused);
 PyObject *child_get_mask(PyObject *module, PyObject *unused);
 PyObject *child_signal_is_ours(PyObject *module, PyObject *number);
 PyObject *child_signal_was_set(PyObject *module, PyObject *number);

@@ -87,11 +87,14 @@ def _open_children():
             wrapped = _with_child_mask(getattr(posix, name))
             setattr(posix, name, wrapped)
             setattr(os, name, wrapped)
-    os.register_at_fork(after_in_child=_beamloop_vm.set_child_mask)
+    os.register_at_fork(after_in_child=_beamloop_vm.become_child)
 
 
 def _prepare():
     """Once, on the main thread, right after the start of the interpreter."""
+    if sys.stdout is not None:
+        # The process may end at any time without a word to Python: print what is printed.
+        sys.stdout.reconfigure(line_buffering=True)
     _guard_signals()
     _open_children()
     _follow_running_loops()
@@ -240,14 +243,33 @@ def _stop_loops():
         hosted.inbox.stop()
 
 
-def _run_atexit():
-    """Main thread, when the whole system ends."""
-    atexit._run_exitfuncs()
+def _flush():
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except Exception:
             pass
+
+
+def _run_atexit():
+    """When the whole system ends."""
+    atexit._run_exitfuncs()
+    _flush()
+
+
+def _end_child(error):
+    """In a forked child that comes back from the call that forked it; never returns."""
+    code = 0
+    if isinstance(error, SystemExit):
+        code = error.code
+    elif error is not None:
+        traceback.print_exception(error)
+        code = 1
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    _flush()
+    os._exit((code or 0) & 0xFF)
 
 
 # ---- calls ----

@@ -7,7 +7,8 @@
 -export([children_can_be_terminated/1, exit_codes_of_children_are_seen/1,
          asyncio_children_can_be_terminated/1, children_block_no_signal/1,
          signals_of_the_vm_are_refused/1, a_signal_that_is_let_go_can_be_handled/1,
-         the_vm_still_ends_on_sigterm/1, python_threads_block_all_signals/1]).
+         the_vm_still_ends_on_sigterm/1, python_threads_block_all_signals/1,
+         a_forked_child_ends_with_its_call/1, multiprocessing_works/1]).
 
 suite() ->
     [{timetrap, {minutes, 1}}].
@@ -16,7 +17,7 @@ all() ->
     [children_can_be_terminated, exit_codes_of_children_are_seen,
      asyncio_children_can_be_terminated, children_block_no_signal, signals_of_the_vm_are_refused,
      a_signal_that_is_let_go_can_be_handled, the_vm_still_ends_on_sigterm,
-     python_threads_block_all_signals].
+     python_threads_block_all_signals, a_forked_child_ends_with_its_call, multiprocessing_works].
 
 init_per_suite(Config) ->
     {ok, _} = application:ensure_all_started(beamloop),
@@ -134,6 +135,36 @@ python_threads_block_all_signals(_Config) ->
                  Masks),
     %% SIGTERM, SIGINT and SIGUSR1, as bits of the mask.
     [?assertEqual(16#4202, Mask band 16#4202) || Mask <- maps:values(Masks)].
+
+%% The child has no Erlang to answer to.
+a_forked_child_ends_with_its_call(_Config) ->
+    ok = py:exec("def fork_and(end):\n"
+                 "    pid = os.fork()\n"
+                 "    if pid == 0:\n"
+                 "        return end()\n"
+                 "    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])\n"
+                 "def fail():\n"
+                 "    sys.stderr = open(os.devnull, 'w')\n"
+                 "    raise ValueError\n"),
+    ?assertEqual({ok, 0}, py:eval("fork_and(lambda: 'returned')")),
+    ?assertEqual({ok, 1}, py:eval("fork_and(fail)")),
+    ?assertEqual({ok, 5}, py:eval("fork_and(lambda: sys.exit(5))")),
+    ?assertEqual({messages, []}, process_info(self(), messages)).
+
+multiprocessing_works(_Config) ->
+    ?assertEqual(ok, py:exec("def put_square(queue, n): queue.put(n * n)\n"
+                             "context = multiprocessing.get_context('fork')\n"
+                             "queue = context.Queue()\n"
+                             "process = context.Process(target=put_square, args=(queue, 7))\n"
+                             "process.start()\n"
+                             "assert queue.get(timeout=20) == 49\n"
+                             "process.join(20)\n"
+                             "assert process.exitcode == 0, process.exitcode\n"
+                             "sleeper = context.Process(target=time.sleep, args=(100,))\n"
+                             "sleeper.start()\n"
+                             "sleeper.terminate()\n"
+                             "sleeper.join(20)\n"
+                             "assert sleeper.exitcode == -signal.SIGTERM, sleeper.exitcode\n")).
 
 text(Name) when is_atom(Name) -> atom_to_binary(Name);
 text(Name) -> Name.
