@@ -16,7 +16,7 @@ start(_Type, _Args) ->
 
 %% What None becomes: the application environment `none', one of none, nil and undefined.
 -spec set_none({ok, pid()} | {error, term()}) -> {ok, pid()} | {error, term()}.
-set_none({ok, _} = Started) ->
+set_none({ok, Supervisor} = Started) ->
     case application:get_env(beamloop, none) of
         undefined ->
             Started;
@@ -24,11 +24,19 @@ set_none({ok, _} = Started) ->
             Options = #{binaries => str},
             case py:call('erlang._term', set_none_atom, [atom_to_binary(Name)], #{}, Options) of
                 {ok, _Before} -> Started;
-                {error, Reason} -> {error, {bad_none, Name, Reason}}
+                {error, Reason} -> stop_supervisor(Supervisor), {error, {bad_none, Name, Reason}}
             end
     end;
 set_none(Error) ->
     Error.
+
+%% Returns when it has ended: the next start registers the same name.
+-spec stop_supervisor(pid()) -> ok.
+stop_supervisor(Supervisor) ->
+    Monitor = monitor(process, Supervisor),
+    unlink(Supervisor),
+    exit(Supervisor, shutdown),
+    receive {'DOWN', Monitor, process, Supervisor, _} -> ok end.
 
 -spec stop(term()) -> ok.
 stop(_State) ->
