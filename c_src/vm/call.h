@@ -82,9 +82,9 @@ void call_forget_payload(vm_call *call);
 /* Any thread; the GIL may be held.  Each answers the caller unless it was answered or gave up before:
  * 1 when this call answered it, 0 otherwise. */
 int call_reply_value(vm_call *call, uint8_t *ext, size_t size); /* {ok, Value}; ext changes */
-int call_reply_done(vm_call *call);                                   /* ok */
-int call_reply_error(vm_call *call, const call_error *error);         /* {error, {N, M, T}} */
-int call_reply_reason(vm_call *call, const char *reason);             /* {error, Reason} */
+int call_reply_done(vm_call *call);                             /* ok */
+int call_reply_error(vm_call *call, const call_error *error);   /* {error, {N, M, T}} */
+int call_reply_reason(vm_call *call, const char *reason);       /* {error, Reason} */
 
 /* Any thread; no GIL needed.  1 when the call was pending and is cancelled hereby. */
 int call_cancel(vm_call *call);
