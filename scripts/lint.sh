@@ -31,18 +31,18 @@ c_test_programs() {
 
 # A C file includes Python.h or erl_nif.h or neither; only *_border.c both; the loop never erl_nif.h.
 lint_borders() {
-  local file python nif good=0
+  local file python nif status=0
   while read -r file; do
     python=$(grep -cE '^ *# *include *[<"]Python\.h' "$top/$file" || true)
     nif=$(grep -cE '^ *# *include *[<"]erl_nif\.h' "$top/$file" || true)
     case $file in
-      c_src/loop/*) [ "$nif" = 0 ] || { echo "$file: the loop includes erl_nif.h"; good=1; } ;;
+      c_src/loop/*) [ "$nif" = 0 ] || { echo "$file: the loop includes erl_nif.h"; status=1; } ;;
       *_border.c) ;;
       *) [ "$python" = 0 ] || [ "$nif" = 0 ] ||
-           { echo "$file: includes Python.h and erl_nif.h and is no border"; good=1; } ;;
+           { echo "$file: includes Python.h and erl_nif.h and is no border"; status=1; } ;;
     esac
   done < <(c_files)
-  return $good
+  return $status
 }
 
 python_folders=(python tests bench examples setup.py)
