@@ -435,7 +435,7 @@ def test_the_loop_runs_in_a_sub_interpreter(run_script, loop_name):
             interpreters.destroy(identity)
             loop.run_until_complete(asyncio.sleep(0.001))
         loop.close()
-        # CPython 3.12.1 corrupts its memory at exit after a sub-interpreter with asyncio's own loop.
+        # CPython 3.12.1 corrupts its memory at exit after a sub-interpreter that ran asyncio.
         sys.stdout.flush()
         os._exit(0)
         """
