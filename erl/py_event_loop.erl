@@ -28,8 +28,13 @@ start_link() ->
 
 %% @doc Starts an event loop on a thread of its own; it stops when the returned process ends.
 -spec start_link(options()) -> {ok, pid()} | {error, term()}.
-start_link(Options) when is_map(Options) ->
-    beamloop_loop:start_link(Options).
+start_link(#{name := Name} = Options)
+  when map_size(Options) =:= 1, is_atom(Name), Name =/= undefined, Name =/= default ->
+    beamloop_loop:start_link(Options);
+start_link(Options) when Options =:= #{} ->
+    beamloop_loop:start_link(Options);
+start_link(Options) ->
+    erlang:error(badarg, [Options]).
 
 %% @doc Stops a loop that {@link start_link/1} started: its tasks are cancelled.
 -spec stop(pid() | atom()) -> ok.

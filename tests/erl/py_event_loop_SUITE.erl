@@ -194,7 +194,10 @@ wrong_types_are_badarg(_Config) ->
               fun() -> ?RUN(add, [1], []) end,
               fun() -> ?RUN(add, [1], #{kwargs => []}) end,
               fun() -> ?RUN(add, [1], #{no_such_option => 1}) end,
-              fun() -> ?RUN(17, [1]) end]].
+              fun() -> ?RUN(17, [1]) end,
+              fun() -> py_event_loop:start_link(17) end,
+              fun() -> py_event_loop:start_link(#{name => "text"}) end,
+              fun() -> py_event_loop:start_link(#{no_such_option => 1}) end]].
 
 %% ---- help ----
 
