@@ -5,14 +5,18 @@
 
 #include <sys/socket.h>
 
-/* A receive of at most this much goes through the stack, so that the bytes object is made to
- * measure; allocating a large one and shrinking it costs far more than the copy. */
-#define RECV_STACK_MAX 65536
+/* A receive of at most this much goes through a buffer of the thread, so that the bytes object is
+ * made to measure; allocating a large one and shrinking it costs far more than the copy.  Only the
+ * pages that data reached take up memory. */
+#define RECV_SCRATCH_SIZE (256 * 1024)
+
+static _Thread_local char recv_scratch[RECV_SCRATCH_SIZE];
 
 void
-sock_call_init(struct sock_call *call, enum sock_kind kind, PyObject *sock, PyObject *first,
-               PyObject *second)
+sock_call_init(struct sock_call *call, loop_state *state, enum sock_kind kind, PyObject *sock,
+               PyObject *first, PyObject *second)
 {
+  call->state = state;
   call->kind = kind;
   call->plain = false;
   call->viewed = false;
@@ -48,7 +52,7 @@ sock_call_traverse(struct sock_call *call, visitproc visit, void *arg)
 int
 sock_call_fileno(struct sock_call *call)
 {
-  PyObject *number = PyObject_CallMethod(call->sock, "fileno", NULL);
+  PyObject *number = PyObject_CallMethodNoArgs(call->sock, call->state->str_fileno);
   int fd = number == NULL ? -1 : (int)PyLong_AsLong(number);
 
   Py_XDECREF(number);
@@ -76,13 +80,13 @@ check_nonblocking(PyObject *sock)
 }
 
 int
-sock_call_check(struct sock_call *call, loop_state *state, bool debug)
+sock_call_check(struct sock_call *call, bool debug)
 {
   PyObject *result;
 
-  call->plain = Py_IS_TYPE(call->sock, state->socket_type);
+  call->plain = Py_IS_TYPE(call->sock, call->state->socket_type);
   if (!call->plain) {
-    result = PyObject_CallOneArg(state->check_ssl, call->sock);
+    result = PyObject_CallOneArg(call->state->check_ssl, call->sock);
     if (result == NULL)
       return -1;
     Py_DECREF(result);
@@ -214,12 +218,11 @@ recv_large(int fd, Py_ssize_t size, PyObject **result)
 static int
 recv_small(int fd, Py_ssize_t size, PyObject **result)
 {
-  char buffer[RECV_STACK_MAX];
-  ssize_t got = recv(fd, buffer, (size_t)size, MSG_DONTWAIT);
+  ssize_t got = recv(fd, recv_scratch, (size_t)size, MSG_DONTWAIT);
 
   if (got < 0)
     return attempt_failed();
-  *result = PyBytes_FromStringAndSize(buffer, got);
+  *result = PyBytes_FromStringAndSize(recv_scratch, got);
   return *result == NULL ? -1 : 1;
 }
 
@@ -241,7 +244,7 @@ try_recv(struct sock_call *call, PyObject **result)
   fd = sock_call_fileno(call);
   if (fd < 0 && PyErr_Occurred())
     return -1;
-  return size <= RECV_STACK_MAX ? recv_small(fd, size, result) : recv_large(fd, size, result);
+  return size <= RECV_SCRATCH_SIZE ? recv_small(fd, size, result) : recv_large(fd, size, result);
 }
 
 static int

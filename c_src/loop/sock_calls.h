@@ -16,6 +16,7 @@ enum sock_kind {
 };
 
 struct sock_call {
+  loop_state *state;
   enum sock_kind kind;
   bool plain;  /* sock is exactly socket.socket: the system is called directly */
   bool viewed; /* view is held */
@@ -32,8 +33,8 @@ sock_call_writes(enum sock_kind kind)
   return kind >= SOCK_SENDALL;
 }
 
-void sock_call_init(struct sock_call *call, enum sock_kind kind, PyObject *sock, PyObject *first,
-                    PyObject *second);
+void sock_call_init(struct sock_call *call, loop_state *state, enum sock_kind kind, PyObject *sock,
+                    PyObject *first, PyObject *second);
 void sock_call_clear(struct sock_call *call);
 int sock_call_traverse(struct sock_call *call, visitproc visit, void *arg);
 
@@ -41,7 +42,7 @@ int sock_call_traverse(struct sock_call *call, visitproc visit, void *arg);
 int sock_call_fileno(struct sock_call *call);
 
 /* Refuses what asyncio refuses: a TLS socket, and in debug mode one that blocks. */
-int sock_call_check(struct sock_call *call, loop_state *state, bool debug);
+int sock_call_check(struct sock_call *call, bool debug);
 
 /* 1 for a connect whose address may have to be resolved, 0 for others, -1 on error. */
 int sock_call_needs_address(struct sock_call *call);

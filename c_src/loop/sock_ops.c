@@ -137,7 +137,7 @@ op_begin(sock_op *self, PyObject **result)
 {
   int resolve;
 
-  if (sock_call_check(&self->call, self->loop->state, self->loop->debug) < 0)
+  if (sock_call_check(&self->call, self->loop->debug) < 0)
     return PYGEN_ERROR;
   resolve = sock_call_needs_address(&self->call);
   if (resolve <= 0)
@@ -496,7 +496,7 @@ op_new(native_loop *loop, const struct op_signature *signature, PyObject *const 
   self = PyObject_GC_New(sock_op, loop->state->sock_op_type);
   if (self == NULL)
     return NULL;
-  sock_call_init(&self->call, signature->kind, values[0], values[1], values[2]);
+  sock_call_init(&self->call, loop->state, signature->kind, values[0], values[1], values[2]);
   self->loop = (native_loop *)Py_NewRef(loop);
   self->name = signature->name;
   self->future = NULL;
