@@ -88,6 +88,27 @@ def _open_children():
             setattr(posix, name, wrapped)
             setattr(os, name, wrapped)
     os.register_at_fork(after_in_child=_beamloop_vm.become_child)
+    os.register_at_fork(before=_hide_dummy_thread, after_in_parent=_show_dummy_thread)
+
+
+_hidden = {}  # thread identity -> what `threading` made up for the thread, while it forks
+
+
+def _hide_dummy_thread():
+    """Let `threading` take a forking thread of ours for the main thread of the child.
+
+    Up to CPython 3.12 it keeps a dummy that it made up for a thread it did not start, cannot shut
+    down as the main thread, and a child of multiprocessing ends with status 1.
+    """
+    thread = threading.get_ident()
+    if isinstance(threading._active.get(thread), threading._DummyThread):
+        _hidden[thread] = threading._active.pop(thread)
+
+
+def _show_dummy_thread():
+    thread = threading.get_ident()
+    if thread in _hidden:
+        threading._active[thread] = _hidden.pop(thread)
 
 
 def _prepare():

@@ -151,8 +151,11 @@ a_forked_child_ends_with_its_call(_Config) ->
     ?assertEqual({ok, 5}, py:eval("fork_and(lambda: sys.exit(5))")),
     ?assertEqual({messages, []}, process_info(self(), messages)).
 
+%% From a thread that `threading' knows, too.
 multiprocessing_works(_Config) ->
-    ?assertEqual(ok, py:exec("def put_square(queue, n): queue.put(n * n)\n"
+    ?assertEqual(ok, py:exec("import threading\n"
+                             "name = threading.current_thread().name\n"
+                             "def put_square(queue, n): queue.put(n * n)\n"
                              "context = multiprocessing.get_context('fork')\n"
                              "queue = context.Queue()\n"
                              "process = context.Process(target=put_square, args=(queue, 7))\n"
@@ -164,7 +167,8 @@ multiprocessing_works(_Config) ->
                              "sleeper.start()\n"
                              "sleeper.terminate()\n"
                              "sleeper.join(20)\n"
-                             "assert sleeper.exitcode == -signal.SIGTERM, sleeper.exitcode\n")).
+                             "assert sleeper.exitcode == -signal.SIGTERM, sleeper.exitcode\n"
+                             "assert threading.current_thread().name == name\n")).
 
 text(Name) when is_atom(Name) -> atom_to_binary(Name);
 text(Name) -> Name.
