@@ -150,6 +150,16 @@ owes_turn(channel_object *channel)
   return ++channel->streak > STREAK_MAX || coarse_clock() - channel->turn > TURN_MAX;
 }
 
+/* Lets the loop run everything else once before looking for a message. */
+static PySendResult
+give_turn(channel_await *self, PyObject **out)
+{
+  note_turn(self->channel);
+  self->phase = PHASE_YIELDED;
+  *out = Py_NewRef(Py_None);
+  return PYGEN_NEXT;
+}
+
 /* Claims a message that is there, or waits for one. */
 static PySendResult
 take_or_wait(channel_await *self, PyObject **out)
@@ -157,7 +167,11 @@ take_or_wait(channel_await *self, PyObject **out)
   message m;
   int result = queue_take(await_queue(self), &m);
   if (result != QUEUE_EMPTY) {
+    self->channel->burst++;
     return conclude(self, result, &m, out);
+  }
+  if (self->phase == PHASE_NEW && self->timeout < 0 && self->channel->burst >= CHANNEL_BURST_MIN) {
+    return give_turn(self, out);
   }
   if (self->timeout == 0) {
     PyErr_SetString(PyExc_TimeoutError, "no message is there");
@@ -170,6 +184,7 @@ take_or_wait(channel_await *self, PyObject **out)
   if (!PyObject_GC_IsTracked((PyObject *)self)) {
     PyObject_GC_Track(self);
   }
+  self->channel->burst = 0;
   note_turn(self->channel);
   result = queue_wait(await_queue(self), &self->waiter, &m);
   if (result != QUEUE_EMPTY) {
@@ -220,10 +235,7 @@ await_send(PyObject *object, PyObject *arg, PyObject **out)
       return PYGEN_RETURN;
     }
     if (owes_turn(self->channel)) {
-      note_turn(self->channel);
-      self->phase = PHASE_YIELDED;
-      *out = Py_NewRef(Py_None);
-      return PYGEN_NEXT;
+      return give_turn(self, out);
     }
     return take_or_wait(self, out);
   case PHASE_YIELDED:

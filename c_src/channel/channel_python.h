@@ -40,9 +40,14 @@ typedef struct channel_object {
   channel_state *state; /* constant; the type keeps the module alive */
   channel *channel;     /* counted; NULL only before __new__ is through */
   int poll;             /* wait on foreign loops by polling */
+  unsigned burst;       /* messages received since somebody last had to wait */
   unsigned streak;      /* messages awaited in a row without giving the loop a turn */
   int64_t turn;         /* coarse time of the last such turn */
 } channel_object;
+
+/* After so many messages without a wait the next one is probably about to come: worth a moment before
+ * falling asleep, which costs both sides much more. */
+#define CHANNEL_BURST_MIN 4
 
 /* channel_module.c */
 PyMODINIT_FUNC PyInit__beamloop_channel(void);

@@ -12,6 +12,7 @@
 #define BINARY_HEADER_SIZE 6 /* version, tag, four bytes of length */
 #define BINARY_TAG 109
 #define EXTERNAL_VERSION 131
+#define BURST_GAP 3000 /* nanoseconds that a thread waits awake for the next message of a burst */
 
 void
 channel_set_closed(channel_state *state)
@@ -90,12 +91,45 @@ typedef struct thread_waiter {
   thread_wait *wait;
 } thread_waiter;
 
-static int
-wake_thread(queue_waiter *base, enum queue_wake_reason reason)
+/* No lock held. */
+static void
+wake_and_release(void *wait)
 {
+  thread_wait_wake(wait);
+  thread_wait_decref(wait);
+}
+
+/* Queue's lock held.  The thread needs that lock as soon as it wakes up: better when it is free. */
+static int
+wake_thread(queue_waiter *base, enum queue_wake_reason reason, queue_later *later)
+{
+  thread_wait *wait = ((thread_waiter *)base)->wait;
   (void)reason;
-  thread_wait_wake(((thread_waiter *)base)->wait);
+  if (later == NULL) {
+    thread_wait_wake(wait);
+  } else {
+    thread_wait_incref(wait);
+    later->run = wake_and_release;
+    later->arg = wait;
+  }
   return 0;
+}
+
+/* Waits for a wake without the GIL: in a burst of messages for a moment before falling asleep.  A
+ * thread_wait_result. */
+static int
+wait_without_gil(channel_object *self, thread_waiter *w, int64_t deadline)
+{
+  int bursting = self->burst >= CHANNEL_BURST_MIN;
+  int slept;
+  Py_BEGIN_ALLOW_THREADS
+  bursting = bursting && thread_wait_spin(w->wait, BURST_GAP);
+  slept = thread_wait_sleep(w->wait, deadline);
+  Py_END_ALLOW_THREADS
+  if (!bursting) {
+    self->burst = 0;
+  }
+  return slept;
 }
 
 /* Sleeps until the waiter has its message: QUEUE_OK, QUEUE_CLOSED, or -1 with an exception
@@ -105,10 +139,7 @@ await_message(channel_object *self, thread_waiter *w, int64_t deadline, message 
 {
   queue *q = &self->channel->to_python;
   for (;;) {
-    int slept;
-    Py_BEGIN_ALLOW_THREADS
-    slept = thread_wait_sleep(w->wait, deadline);
-    Py_END_ALLOW_THREADS
+    int slept = wait_without_gil(self, w, deadline);
     if (thread_wait_end(w->wait)) {
       queue_cancel(q, &w->base);
       PyErr_SetString(self->state->call_cancelled, "the caller is gone or has cancelled the call");
@@ -135,6 +166,7 @@ receive_message(channel_object *self, int64_t timeout, message *m)
   queue *q = &self->channel->to_python;
   int result = queue_take(q, m);
   if (result != QUEUE_EMPTY) {
+    self->burst++;
     return result;
   }
   thread_waiter w = {.base.wake = wake_thread, .wait = thread_wait_current()};
@@ -313,8 +345,9 @@ typedef struct callback_waiter {
 } callback_waiter;
 
 static int
-wake_callback(queue_waiter *base, enum queue_wake_reason reason)
+wake_callback(queue_waiter *base, enum queue_wake_reason reason, queue_later *later)
 {
+  (void)later;
   callback_waiter *w = (callback_waiter *)base;
   if (reason != QUEUE_WAKE_DROP) {
     w->api->post(w->core, w->id, LOOP_EVENT_TIMER);
@@ -349,7 +382,7 @@ channel_wait_method(PyObject *object, PyObject *args)
                          .core = core,
                          .id = id};
   if (queue_notify(&self->channel->to_python, &w->base) == QUEUE_OK) {
-    wake_callback(&w->base, QUEUE_WAKE_NOTIFY);
+    wake_callback(&w->base, QUEUE_WAKE_NOTIFY, NULL);
   }
   Py_RETURN_NONE;
 }

@@ -15,6 +15,7 @@ CHANNEL_SOURCES = \
 	c_src/channel/channel_ref.c \
 	c_src/channel/channel_type.c \
 	c_src/channel/channel_wait.c \
+	c_src/channel/cpu_relax.h \
 	c_src/channel/message_store.c \
 	c_src/channel/message_store.h \
 	c_src/channel/queue.c \

@@ -2,13 +2,9 @@
 
 #include <string.h>
 
-#if defined(__x86_64__) || defined(__i386__)
-#define cpu_relax() __builtin_ia32_pause()
-#else
-#define cpu_relax() ((void)0)
-#endif
+#include "cpu_relax.h"
 
-#define LOCK_SPINS 100
+#define LOCK_SPINS 40
 
 /* The lock is held for well under a microsecond, a sleep in the kernel costs several: try for about
  * as long as the holder needs before sleeping. */
@@ -28,6 +24,15 @@ static void
 unlock(queue *q)
 {
   pthread_mutex_unlock(&q->mutex);
+}
+
+static void
+unlock_then(queue *q, const queue_later *later)
+{
+  pthread_mutex_unlock(&q->mutex);
+  if (later->run != NULL) {
+    later->run(later->arg);
+  }
 }
 
 static size_t
@@ -82,18 +87,18 @@ unlink_waiter(queue *q, queue_waiter *w)
 
 /* Lock held.  Hands m to the first waiter that can be woken: 1, or 0 when there is none. */
 static int
-hand(queue *q, const message *m)
+hand(queue *q, const message *m, queue_later *later)
 {
   queue_waiter *w;
   while ((w = q->first_waiter) != NULL) {
     unlink_waiter(q, w);
     if (w->notify) {
-      w->wake(w, QUEUE_WAKE_NOTIFY);
+      w->wake(w, QUEUE_WAKE_NOTIFY, NULL);
       continue;
     }
     w->handed = *m;
     w->state = WAITER_HANDED;
-    if (w->wake(w, QUEUE_WAKE_HANDED) == 0) {
+    if (w->wake(w, QUEUE_WAKE_HANDED, later) == 0) {
       q->handed++;
       return 1;
     }
@@ -112,7 +117,7 @@ wake_all_closed(queue *q)
     if (!w->notify) {
       w->state = WAITER_CLOSED;
     }
-    w->wake(w, QUEUE_WAKE_CLOSED);
+    w->wake(w, QUEUE_WAKE_CLOSED, NULL);
   }
 }
 
@@ -162,6 +167,7 @@ int
 queue_send(queue *q, const uint8_t *data, size_t size, message_attachment *attachment)
 {
   message m = {.data = NULL};
+  queue_later later = {.run = NULL};
   lock(q);
   int result = admit(q, charge(size));
   if (result == QUEUE_OK) {
@@ -174,7 +180,7 @@ queue_send(queue *q, const uint8_t *data, size_t size, message_attachment *attac
   if (attachment != NULL) {
     message_attach(&m, attachment);
   }
-  if (!hand(q, &m) && message_push(&q->store, &m) < 0) {
+  if (!hand(q, &m, &later) && message_push(&q->store, &m) < 0) {
     unlock(q);
     if (attachment != NULL) {
       message_detach(&m);
@@ -185,7 +191,7 @@ queue_send(queue *q, const uint8_t *data, size_t size, message_attachment *attac
   q->size += charge(size);
   q->messages++;
   q->total_in++;
-  unlock(q);
+  unlock_then(q, &later);
   return QUEUE_OK;
 }
 
@@ -256,18 +262,19 @@ queue_claim(queue *q, queue_waiter *w, message *out)
 void
 queue_cancel(queue *q, queue_waiter *w)
 {
+  queue_later later = {.run = NULL};
   lock(q);
   if (w->state == WAITER_WAITING) {
     unlink_waiter(q, w);
   } else if (w->state == WAITER_HANDED) {
     w->state = WAITER_IDLE;
     q->handed--;
-    if (!hand(q, &w->handed)) {
+    if (!hand(q, &w->handed, &later)) {
       message_push_back(&q->store, &w->handed);
     }
   }
   w->state = WAITER_IDLE;
-  unlock(q);
+  unlock_then(q, &later);
 }
 
 int
@@ -325,7 +332,7 @@ queue_destroy(queue *q)
   queue_waiter *w;
   while ((w = q->first_waiter) != NULL) {
     unlink_waiter(q, w);
-    w->wake(w, QUEUE_WAKE_DROP);
+    w->wake(w, QUEUE_WAKE_DROP, NULL);
   }
   message_store_clear(&q->store);
   pthread_mutex_destroy(&q->mutex);

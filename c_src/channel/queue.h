@@ -45,12 +45,19 @@ enum queue_wake_reason {
 
 typedef struct queue_waiter queue_waiter;
 
+/* Something to do when the queue's lock is free again. */
+typedef struct queue_later {
+  void (*run)(void *arg); /* or NULL */
+  void *arg;
+} queue_later;
+
 /* Embedded in its owner.  Zero-initialised, wake set. */
 struct queue_waiter {
-  /* Queue's lock held; the waiter is out of the list already.  Must not take the GIL or the queue's
-   * lock.  0, or -1 when nobody is there to be woken (its loop is closed): a message handed to it
-   * goes to the next.  A notify waiter may free itself. */
-  int (*wake)(queue_waiter *w, enum queue_wake_reason reason);
+  /* Queue's lock held; the waiter is out of the list already.  Must not take the GIL or the
+   * queue's lock.  May leave a costly system call for later (unless NULL, and used once); the
+   * waiter itself may be gone by then.  0, or -1 when nobody is there to be woken (its loop is
+   * closed): a message handed to it goes to the next.  A notify waiter may free itself. */
+  int (*wake)(queue_waiter *w, enum queue_wake_reason reason, queue_later *later);
   int notify; /* wants to be told once that messages are there; none is handed to it */
   /* guarded by the queue's lock: */
   enum queue_waiter_state state;

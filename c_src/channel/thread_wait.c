@@ -1,5 +1,7 @@
 #include "thread_wait.h"
 
+#include "cpu_relax.h"
+
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -10,8 +12,8 @@ struct thread_wait {
   int waiting; /* guarded by the GIL */
   pthread_mutex_t mutex;
   pthread_cond_t cond;
-  int woken;       /* guarded by mutex */
-  int interrupted; /* guarded by mutex */
+  atomic_int woken;       /* written with mutex held */
+  atomic_int interrupted; /* written with mutex held */
 };
 
 static pthread_key_t key;
@@ -96,6 +98,22 @@ thread_wait_begin(thread_wait *w)
 }
 
 int
+thread_wait_spin(thread_wait *w, int64_t nanoseconds)
+{
+  int64_t until = thread_wait_clock() + nanoseconds;
+  do {
+    for (int i = 0; i < 16; i++) {
+      if (atomic_load_explicit(&w->woken, memory_order_acquire) ||
+          atomic_load_explicit(&w->interrupted, memory_order_acquire)) {
+        return 1;
+      }
+      cpu_relax();
+    }
+  } while (thread_wait_clock() < until);
+  return 0;
+}
+
+int
 thread_wait_sleep(thread_wait *w, int64_t deadline)
 {
   struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000),
@@ -135,8 +153,9 @@ thread_wait_wake(thread_wait *w)
 {
   pthread_mutex_lock(&w->mutex);
   w->woken = 1;
-  pthread_cond_signal(&w->cond);
   pthread_mutex_unlock(&w->mutex);
+  /* Not with the mutex held: the thread that wakes up needs it at once. */
+  pthread_cond_signal(&w->cond);
 }
 
 int

@@ -34,11 +34,16 @@ void thread_wait_begin(thread_wait *w);
  * once when one of them has come already.  A thread_wait_result; an interrupt goes first. */
 int thread_wait_sleep(thread_wait *w, int64_t deadline);
 
+/* Own thread, between begin and end, without the GIL.  Waits without sleeping, for so long at most: 1
+ * when a wake or an interrupt has come (thread_wait_sleep returns at once then), else 0. */
+int thread_wait_spin(thread_wait *w, int64_t nanoseconds);
+
 /* Own thread, GIL held.  Ends the wait; 1 when it was interrupted (which is hereby taken up), else
  * 0. */
 int thread_wait_end(thread_wait *w);
 
-/* Any thread; no GIL needed; may be called with a channel's lock held. */
+/* Any thread; no GIL needed; may be called with a channel's lock held.  The caller sees to it that w
+ * lives until it returns: by a count, or because the thread cannot end its wait meanwhile. */
 void thread_wait_wake(thread_wait *w);
 
 /* Any thread, GIL held.  Interrupts the wait that the thread is in: 1; 0 when it is in none, and

@@ -8,7 +8,7 @@ tests_c_test_pending_SOURCES = tests/c/test_pending.c c_src/loop/pending.c \
 tests_c_test_pending_LDADD = -lpthread
 
 check_PROGRAMS += tests/c/test_queue
-tests_c_test_queue_SOURCES = tests/c/test_queue.c \
+tests_c_test_queue_SOURCES = tests/c/test_queue.c c_src/channel/cpu_relax.h \
 	c_src/channel/message_store.c c_src/channel/message_store.h \
 	c_src/channel/queue.c c_src/channel/queue.h \
 	c_src/channel/thread_wait.c c_src/channel/thread_wait.h

@@ -28,8 +28,9 @@ typedef struct probe {
 } probe;
 
 static int
-probe_wake(queue_waiter *w, enum queue_wake_reason reason)
+probe_wake(queue_waiter *w, enum queue_wake_reason reason, queue_later *later)
 {
+  (void)later;
   probe *p = (probe *)w;
   p->wakes++;
   p->last = reason;
@@ -338,11 +339,24 @@ typedef struct thread_waiter {
   thread_wait *wait;
 } thread_waiter;
 
-static int
-thread_wake(queue_waiter *w, enum queue_wake_reason reason)
+static void
+wake_later(void *wait)
 {
+  thread_wait_wake(wait);
+  thread_wait_decref(wait);
+}
+
+static int
+thread_wake(queue_waiter *w, enum queue_wake_reason reason, queue_later *later)
+{
+  thread_wait *wait = ((thread_waiter *)w)->wait;
   (void)reason;
-  thread_wait_wake(((thread_waiter *)w)->wait);
+  if (later == NULL) {
+    thread_wait_wake(wait);
+  } else {
+    thread_wait_incref(wait);
+    *later = (queue_later){wake_later, wait};
+  }
   return 0;
 }
 
@@ -387,6 +401,7 @@ consume(void *arg)
     int result = queue_wait(j->q, &w.waiter, &m);
     while (result == QUEUE_EMPTY) {
       int64_t until = thread_wait_clock() + rand_r(&j->seed) % 20000;
+      thread_wait_spin(w.wait, rand_r(&j->seed) % 2000);
       if (thread_wait_sleep(w.wait, until) == THREAD_WAIT_TIMEOUT || rand_r(&j->seed) % 4 == 0) {
         queue_cancel(j->q, &w.waiter);
         break;
