@@ -192,7 +192,8 @@ def main():
         f"CPython {platform.python_version()}, uvloop {version('uvloop')},"
         f" {os.cpu_count()} CPUs, {platform.machine()}, load {os.getloadavg()[0]:.2f}"
     )
-    results = bench_cases([name for name in CASES if name in chosen], options.pairs)
+    cases = [name for name in CASES if name in chosen]
+    results = bench_cases(cases, options.pairs) if cases else {}
     for name in SCALES:
         if name in chosen:
             results[name] = globals()[f"bench_{name}"](options.pairs)
