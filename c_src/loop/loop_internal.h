@@ -75,6 +75,7 @@ typedef struct loop_state {
   PyObject *str_future_blocking;
   PyObject *str_run;
   PyObject *str_cancelled;
+  PyObject *str_check_in;
   PyObject *str_call_exception_handler;
   PyObject *str_set_result;
   PyObject *str_done;

@@ -7,8 +7,8 @@
 #define POLL_INTERVAL_NS 250000
 
 /* Callbacks written in C reach neither the interpreter's check for other threads that want the GIL
- * nor its check for signals.  The loop makes up for it after so long (the interpreter's own switch
- * interval), and asks the clock only every so many iterations. */
+ * nor its check for signals.  The loop makes up for it after so long, and asks the clock only every
+ * so many iterations. */
 #define YIELD_INTERVAL_NS 5000000
 #define YIELD_CHECK_ITERATIONS 64
 
@@ -276,10 +276,14 @@ run_ready(native_loop *self)
   return rc;
 }
 
-/* Gives other threads a turn and signal handlers theirs, unless that was done just now. */
+/* Gives other threads a turn and signal handlers theirs, unless that was done just now.  A Python
+ * function does it, as the interpreter's own check is made at its start.  To release the GIL and take
+ * it again here would be no turn: a thread that waits for it asks for the switch when it has waited
+ * undisturbed for the switch interval, and each release begins that wait anew. */
 static int
 yield_now_and_then(native_loop *self)
 {
+  PyObject *result;
   int64_t now;
 
   if (self->stats.iterations % YIELD_CHECK_ITERATIONS != 0)
@@ -288,8 +292,9 @@ yield_now_and_then(native_loop *self)
   if (now - self->last_yield < YIELD_INTERVAL_NS)
     return 0;
   self->last_yield = now;
-  PyEval_RestoreThread(PyEval_SaveThread());
-  return PyErr_CheckSignals();
+  result = PyObject_CallMethodNoArgs((PyObject *)self, self->state->str_check_in);
+  Py_XDECREF(result);
+  return result == NULL ? -1 : 0;
 }
 
 static int

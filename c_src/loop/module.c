@@ -113,6 +113,7 @@ make_strings(loop_state *state)
       {&state->str_future_blocking, "_asyncio_future_blocking"},
       {&state->str_run, "_run"},
       {&state->str_cancelled, "_cancelled"},
+      {&state->str_check_in, "_check_in"},
       {&state->str_call_exception_handler, "call_exception_handler"},
       {&state->str_set_result, "set_result"},
       {&state->str_done, "done"},
@@ -200,6 +201,7 @@ module_exec(PyObject *module)
   apply((state)->str_future_blocking);                                                             \
   apply((state)->str_run);                                                                         \
   apply((state)->str_cancelled);                                                                   \
+  apply((state)->str_check_in);                                                                    \
   apply((state)->str_call_exception_handler);                                                      \
   apply((state)->str_set_result);                                                                  \
   apply((state)->str_done);                                                                        \

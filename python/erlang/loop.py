@@ -131,6 +131,10 @@ class ErlangEventLoop(_loop.NativeLoop, asyncio.SelectorEventLoop):
 
     # --- running ------------------------------------------------------------------------------
 
+    @staticmethod
+    def _check_in():
+        """Nothing: the interpreter looks after other threads and signals when it is called."""
+
     def _run_forever_setup(self):
         self._check_closed()
         self._check_running()
