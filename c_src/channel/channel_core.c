@@ -9,14 +9,14 @@
 static atomic_size_t live;
 
 channel *
-channel_create(size_t max_size)
+channel_create(const queue_limits *limits)
 {
   channel *c = malloc(sizeof(*c));
   if (c == NULL) {
     return NULL;
   }
   atomic_init(&c->refs, 1);
-  queue_init(&c->to_python, max_size);
+  queue_init(&c->to_python, limits);
   atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
   return c;
 }

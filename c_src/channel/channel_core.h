@@ -21,8 +21,8 @@ typedef struct channel_handle {
   channel *channel; /* constant */
 } channel_handle;
 
-/* max_size in bytes or QUEUE_UNBOUNDED.  With one count; NULL when memory is short. */
-channel *channel_create(size_t max_size);
+/* limits of the direction to Python.  With one count; NULL when memory is short. */
+channel *channel_create(const queue_limits *limits);
 
 void channel_incref(channel *c);
 

@@ -113,14 +113,14 @@ get_max_size(ErlNifEnv *env, ERL_NIF_TERM term, size_t *out)
 
 /* Makes the resource with its channel, registered; NULL when memory is short.  With one count. */
 static erlang_handle *
-new_handle(size_t max_size)
+new_handle(const queue_limits *limits)
 {
   erlang_handle *h = enif_alloc_resource(handle_type, sizeof(*h));
   if (h == NULL) {
     return NULL;
   }
   memset(h, 0, sizeof(*h));
-  h->base.channel = channel_create(max_size);
+  h->base.channel = channel_create(limits);
   if (h->base.channel != NULL && handles_add(h, HANDLE_CHANNEL) == 0) {
     h->registered = 1;
     return h;
@@ -140,7 +140,9 @@ nif_channel_new(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
       (owned && !enif_get_local_pid(env, argv[1], &owner))) {
     return enif_make_badarg(env);
   }
-  erlang_handle *h = new_handle(max_size);
+  queue_limits limits = QUEUE_NO_LIMITS;
+  limits.max_size = max_size;
+  erlang_handle *h = new_handle(&limits);
   if (h == NULL) {
     return make_error(env, atoms.system_limit);
   }
@@ -331,13 +333,14 @@ nif_channel_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
                          atoms.total_in, atoms.total_out, atoms.busy,   atoms.waiters};
   ERL_NIF_TERM values[] = {
       enif_make_uint64(env, info.size),
-      info.max_size == QUEUE_UNBOUNDED ? atoms.infinity : enif_make_uint64(env, info.max_size),
+      info.limits.max_size == QUEUE_UNBOUNDED ? atoms.infinity
+                                              : enif_make_uint64(env, info.limits.max_size),
       enif_make_atom(env, info.closed ? "true" : "false"),
       enif_make_uint64(env, info.messages),
       enif_make_uint64(env, info.total_in),
       enif_make_uint64(env, info.total_out),
       enif_make_uint64(env, info.busy),
-      enif_make_uint64(env, info.waiters),
+      enif_make_uint64(env, queue_count_kinds(info.waiters)),
   };
   enif_make_map_from_arrays(env, keys, values, sizeof(keys) / sizeof(keys[0]), &map);
   return map;

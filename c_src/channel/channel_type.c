@@ -101,17 +101,12 @@ wake_and_release(void *wait)
 
 /* Queue's lock held.  The thread needs that lock as soon as it wakes up: better when it is free. */
 static int
-wake_thread(queue_waiter *base, enum queue_wake_reason reason, queue_later *later)
+wake_thread(queue_waiter *base, enum queue_wake_reason reason, queue_laters *laters)
 {
   thread_wait *wait = ((thread_waiter *)base)->wait;
   (void)reason;
-  if (later == NULL) {
-    thread_wait_wake(wait);
-  } else {
-    thread_wait_incref(wait);
-    later->run = wake_and_release;
-    later->arg = wait;
-  }
+  thread_wait_incref(wait);
+  queue_later(laters, wake_and_release, wait);
   return 0;
 }
 
@@ -169,7 +164,8 @@ receive_message(channel_object *self, int64_t timeout, message *m)
     self->burst++;
     return result;
   }
-  thread_waiter w = {.base.wake = wake_thread, .wait = thread_wait_current()};
+  thread_waiter w = {.base = {.wake = wake_thread, .kind = QUEUE_THREAD},
+                     .wait = thread_wait_current()};
   if (w.wait == NULL) {
     PyErr_NoMemory();
     return -1;
@@ -345,9 +341,9 @@ typedef struct callback_waiter {
 } callback_waiter;
 
 static int
-wake_callback(queue_waiter *base, enum queue_wake_reason reason, queue_later *later)
+wake_callback(queue_waiter *base, enum queue_wake_reason reason, queue_laters *laters)
 {
-  (void)later;
+  (void)laters;
   callback_waiter *w = (callback_waiter *)base;
   if (reason != QUEUE_WAKE_DROP) {
     w->api->post(w->core, w->id, LOOP_EVENT_TIMER);
@@ -419,7 +415,7 @@ channel_repr(PyObject *self)
   queue_get_info(&queue_owner(self)->to_python, &info);
   return PyUnicode_FromFormat("<%s at %p: %zu queued, %zu bytes, %zu waiting%s>",
                               Py_TYPE(self)->tp_name, queue_owner(self), info.messages, info.size,
-                              info.waiters, info.closed ? ", closed" : "");
+                              queue_count_kinds(info.waiters), info.closed ? ", closed" : "");
 }
 
 static Py_hash_t

@@ -21,17 +21,17 @@ of_waiter(queue_waiter *w)
 
 /* Queue's lock held, no GIL. */
 static int
-wake_through_gate(queue_waiter *w, enum queue_wake_reason reason, queue_later *later)
+wake_through_gate(queue_waiter *w, enum queue_wake_reason reason, queue_laters *laters)
 {
-  (void)reason, (void)later;
+  (void)reason, (void)laters;
   return gate_wake(&of_waiter(w)->link);
 }
 
 /* Queue's lock held, no GIL.  One that polls looks for itself. */
 static int
-wake_by_polling(queue_waiter *w, enum queue_wake_reason reason, queue_later *later)
+wake_by_polling(queue_waiter *w, enum queue_wake_reason reason, queue_laters *laters)
 {
-  (void)w, (void)reason, (void)later;
+  (void)w, (void)reason, (void)laters;
   return 0;
 }
 

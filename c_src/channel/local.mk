@@ -20,5 +20,7 @@ CHANNEL_SOURCES = \
 	c_src/channel/message_store.h \
 	c_src/channel/queue.c \
 	c_src/channel/queue.h \
+	c_src/channel/queue_internal.h \
+	c_src/channel/queue_senders.c \
 	c_src/channel/thread_wait.c \
 	c_src/channel/thread_wait.h

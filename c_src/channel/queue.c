@@ -1,4 +1,4 @@
-#include "queue.h"
+#include "queue_internal.h"
 
 #include <string.h>
 
@@ -8,8 +8,8 @@
 
 /* The lock is held for well under a microsecond, a sleep in the kernel costs several: try for about
  * as long as the holder needs before sleeping. */
-static void
-lock(queue *q)
+void
+queue_lock(queue *q)
 {
   for (int i = 0; i < LOCK_SPINS; i++) {
     if (pthread_mutex_trylock(&q->mutex) == 0) {
@@ -20,34 +20,44 @@ lock(queue *q)
   pthread_mutex_lock(&q->mutex);
 }
 
-static void
-unlock(queue *q)
+void
+queue_unlock(queue *q)
 {
   pthread_mutex_unlock(&q->mutex);
 }
 
-static void
-unlock_then(queue *q, const queue_later *later)
+/* A settle that stops for want of place leaves less than this. */
+static int
+is_nearly_full(const queue_laters *laters)
 {
-  pthread_mutex_unlock(&q->mutex);
-  if (later->run != NULL) {
-    later->run(later->arg);
-  }
-}
-
-static size_t
-charge(size_t size)
-{
-  return size < QUEUE_MESSAGE_MIN ? QUEUE_MESSAGE_MIN : size;
+  return laters->count + 2 > QUEUE_LATER_MAX;
 }
 
 void
-queue_init(queue *q, size_t max_size)
+queue_finish(queue *q, queue_laters *laters)
+{
+  for (;;) {
+    int more = is_nearly_full(laters);
+    queue_unlock(q);
+    for (unsigned i = 0; i < laters->count; i++) {
+      laters->items[i].run(laters->items[i].arg);
+    }
+    if (!more) {
+      return;
+    }
+    laters->count = 0;
+    queue_lock(q);
+    queue_settle(q, laters);
+  }
+}
+
+void
+queue_init(queue *q, const queue_limits *limits)
 {
   memset(q, 0, sizeof(*q));
   pthread_mutex_init(&q->mutex, NULL);
   message_store_init(&q->store);
-  q->max_size = max_size;
+  q->limits = *limits;
 }
 
 /* Lock held. */
@@ -63,7 +73,7 @@ append_waiter(queue *q, queue_waiter *w)
     q->first_waiter = w;
   }
   q->last_waiter = w;
-  q->waiters++;
+  q->waiters[w->kind]++;
 }
 
 /* Lock held; w is in the list. */
@@ -82,23 +92,23 @@ unlink_waiter(queue *q, queue_waiter *w)
   }
   w->next = w->prev = NULL;
   w->state = WAITER_IDLE;
-  q->waiters--;
+  q->waiters[w->kind]--;
 }
 
 /* Lock held.  Hands m to the first waiter that can be woken: 1, or 0 when there is none. */
 static int
-hand(queue *q, const message *m, queue_later *later)
+hand(queue *q, const message *m, queue_laters *laters)
 {
   queue_waiter *w;
   while ((w = q->first_waiter) != NULL) {
     unlink_waiter(q, w);
     if (w->notify) {
-      w->wake(w, QUEUE_WAKE_NOTIFY, NULL);
+      w->wake(w, QUEUE_WAKE_NOTIFY, laters);
       continue;
     }
     w->handed = *m;
     w->state = WAITER_HANDED;
-    if (w->wake(w, QUEUE_WAKE_HANDED, later) == 0) {
+    if (w->wake(w, QUEUE_WAKE_HANDED, laters) == 0) {
       q->handed++;
       return 1;
     }
@@ -109,45 +119,60 @@ hand(queue *q, const message *m, queue_later *later)
 
 /* Lock held.  The queue is closed and drained: tells everybody who waits. */
 static void
-wake_all_closed(queue *q)
+wake_all_closed(queue *q, queue_laters *laters)
 {
   queue_waiter *w;
-  while ((w = q->first_waiter) != NULL) {
+  while ((w = q->first_waiter) != NULL && !is_nearly_full(laters)) {
     unlink_waiter(q, w);
     if (!w->notify) {
       w->state = WAITER_CLOSED;
     }
-    w->wake(w, QUEUE_WAKE_CLOSED, NULL);
+    w->wake(w, QUEUE_WAKE_CLOSED, laters);
+  }
+}
+
+void
+queue_settle(queue *q, queue_laters *laters)
+{
+  if (q->first_sender != NULL) {
+    queue_serve_senders(q, laters);
+  }
+  if (q->closed && q->messages == 0) {
+    wake_all_closed(q, laters);
   }
 }
 
 /* Lock held.  A message has been claimed. */
 static void
-account_claim(queue *q, const message *m)
+account_claim(queue *q, const message *m, queue_laters *laters)
 {
-  q->size -= charge(m->size);
+  q->size -= queue_charge(m->size);
   q->messages--;
   q->total_out++;
-  if (q->closed && q->messages == 0) {
-    wake_all_closed(q);
+  if (q->size <= q->limits.low_watermark) {
+    q->congested = 0;
   }
+  queue_settle(q, laters);
 }
 
-/* Lock held. */
-static int
-admit(queue *q, size_t cost)
+int
+queue_admit(queue *q, size_t size)
 {
+  size_t cost = queue_charge(size);
   if (q->closed) {
     return QUEUE_CLOSED;
   }
-  if (cost > q->max_size) {
+  if (cost > q->limits.max_size) {
     return QUEUE_TOO_LARGE;
   }
-  if (cost > q->max_size - q->size) {
-    q->busy++;
-    return QUEUE_BUSY;
+  if (q->first_sender == NULL && !q->congested && queue_fits(q, cost)) {
+    return QUEUE_OK;
   }
-  return QUEUE_OK;
+  if (q->limits.low_watermark < q->size && q->limits.low_watermark != QUEUE_UNBOUNDED) {
+    q->congested = 1;
+  }
+  q->busy++;
+  return QUEUE_BUSY;
 }
 
 /* Lock held.  On failure nothing has changed and *m is to be released. */
@@ -164,43 +189,51 @@ store_message(queue *q, const uint8_t *data, size_t size, message *m)
 }
 
 int
-queue_send(queue *q, const uint8_t *data, size_t size, message_attachment *attachment)
+queue_put(queue *q, const uint8_t *data, size_t size, message_attachment *attachment,
+          queue_laters *laters)
 {
   message m = {.data = NULL};
-  queue_later later = {.run = NULL};
-  lock(q);
-  int result = admit(q, charge(size));
-  if (result == QUEUE_OK) {
-    result = store_message(q, data, size, &m);
-  }
-  if (result != QUEUE_OK) {
-    unlock(q);
-    return result;
+  if (store_message(q, data, size, &m) != QUEUE_OK) {
+    return QUEUE_NO_MEMORY;
   }
   if (attachment != NULL) {
     message_attach(&m, attachment);
   }
-  if (!hand(q, &m, &later) && message_push(&q->store, &m) < 0) {
-    unlock(q);
+  if (!hand(q, &m, laters) && message_push(&q->store, &m) < 0) {
     if (attachment != NULL) {
       message_detach(&m);
     }
     message_release(&m);
     return QUEUE_NO_MEMORY;
   }
-  q->size += charge(size);
+  q->size += queue_charge(size);
   q->messages++;
   q->total_in++;
-  unlock_then(q, &later);
+  if (q->size >= q->limits.high_watermark) {
+    q->congested = 1;
+  }
   return QUEUE_OK;
+}
+
+int
+queue_send(queue *q, const uint8_t *data, size_t size, message_attachment *attachment)
+{
+  queue_laters laters = {.count = 0};
+  queue_lock(q);
+  int result = queue_admit(q, size);
+  if (result == QUEUE_OK) {
+    result = queue_put(q, data, size, attachment, &laters);
+  }
+  queue_finish(q, &laters);
+  return result;
 }
 
 /* Lock held. */
 static int
-take(queue *q, message *out)
+take(queue *q, message *out, queue_laters *laters)
 {
   if (message_pop(&q->store, out)) {
-    account_claim(q, out);
+    account_claim(q, out, laters);
     return QUEUE_OK;
   }
   /* What others were handed may be given back: closed is what has no message at all any more. */
@@ -210,129 +243,133 @@ take(queue *q, message *out)
 int
 queue_take(queue *q, message *out)
 {
-  lock(q);
-  int result = take(q, out);
-  unlock(q);
+  queue_laters laters = {.count = 0};
+  queue_lock(q);
+  int result = take(q, out, &laters);
+  queue_finish(q, &laters);
   return result;
 }
 
 int
 queue_wait(queue *q, queue_waiter *w, message *out)
 {
-  lock(q);
-  int result = take(q, out);
+  queue_laters laters = {.count = 0};
+  queue_lock(q);
+  int result = take(q, out, &laters);
   if (result == QUEUE_EMPTY) {
     append_waiter(q, w);
   }
-  unlock(q);
+  queue_finish(q, &laters);
   return result;
 }
 
 int
 queue_notify(queue *q, queue_waiter *w)
 {
-  lock(q);
+  queue_lock(q);
   int there = q->messages > q->handed || (q->closed && q->messages == 0);
   if (!there) {
     append_waiter(q, w);
   }
-  unlock(q);
+  queue_unlock(q);
   return there ? QUEUE_OK : QUEUE_EMPTY;
 }
 
 int
 queue_claim(queue *q, queue_waiter *w, message *out)
 {
+  queue_laters laters = {.count = 0};
   int result = QUEUE_EMPTY;
-  lock(q);
+  queue_lock(q);
   if (w->state == WAITER_HANDED) {
     *out = w->handed;
     w->state = WAITER_IDLE;
     q->handed--;
-    account_claim(q, out);
+    account_claim(q, out, &laters);
     result = QUEUE_OK;
   } else if (w->state != WAITER_WAITING) {
     w->state = WAITER_IDLE;
     result = QUEUE_CLOSED;
   }
-  unlock(q);
+  queue_finish(q, &laters);
   return result;
 }
 
 void
 queue_cancel(queue *q, queue_waiter *w)
 {
-  queue_later later = {.run = NULL};
-  lock(q);
+  queue_laters laters = {.count = 0};
+  queue_lock(q);
   if (w->state == WAITER_WAITING) {
     unlink_waiter(q, w);
   } else if (w->state == WAITER_HANDED) {
     w->state = WAITER_IDLE;
     q->handed--;
-    if (!hand(q, &w->handed, &later)) {
+    if (!hand(q, &w->handed, &laters)) {
       message_push_back(&q->store, &w->handed);
     }
   }
   w->state = WAITER_IDLE;
-  unlock_then(q, &later);
+  queue_finish(q, &laters);
 }
 
 int
 queue_withdraw(queue *q, queue_waiter *w)
 {
-  lock(q);
+  queue_lock(q);
   int waiting = w->state == WAITER_WAITING;
   if (waiting) {
     unlink_waiter(q, w);
   }
-  unlock(q);
+  queue_unlock(q);
   return waiting;
 }
 
 int
 queue_is_waiting(queue *q, const queue_waiter *w)
 {
-  lock(q);
+  queue_lock(q);
   int waiting = w->state == WAITER_WAITING;
-  unlock(q);
+  queue_unlock(q);
   return waiting;
 }
 
 void
 queue_close(queue *q)
 {
-  lock(q);
+  queue_laters laters = {.count = 0};
+  queue_lock(q);
   q->closed = 1;
-  if (q->messages == 0) {
-    wake_all_closed(q);
-  }
-  unlock(q);
+  queue_settle(q, &laters);
+  queue_finish(q, &laters);
 }
 
 void
 queue_get_info(queue *q, queue_info *out)
 {
-  lock(q);
+  queue_lock(q);
   *out = (queue_info){
+      .limits = q->limits,
       .size = q->size,
-      .max_size = q->max_size,
       .messages = q->messages,
-      .waiters = q->waiters,
       .total_in = q->total_in,
       .total_out = q->total_out,
       .busy = q->busy,
       .closed = q->closed,
   };
-  unlock(q);
+  memcpy(out->waiters, q->waiters, sizeof(out->waiters));
+  memcpy(out->senders, q->senders, sizeof(out->senders));
+  queue_unlock(q);
 }
 
 void
 queue_destroy(queue *q)
 {
+  queue_laters laters = {.count = 0};
   queue_waiter *w;
   while ((w = q->first_waiter) != NULL) {
     unlink_waiter(q, w);
-    w->wake(w, QUEUE_WAKE_DROP, NULL);
+    w->wake(w, QUEUE_WAKE_DROP, &laters);
   }
   message_store_clear(&q->store);
   pthread_mutex_destroy(&q->mutex);

@@ -1,9 +1,14 @@
-/* One direction of a channel: a bounded queue of messages and the receivers that wait for them.
+/* One direction of a channel: a bounded queue of messages, the receivers that wait for them and the
+ * senders that wait for room.
  *
  * Plain C: knows neither Python nor Erlang.  A message is handed to the first waiter, in the order
  * of arrival; nobody is woken to race for it.  A handed message is still the queue's (it counts in
  * size) until its waiter claims it; a waiter that gives up gives it back, to the head, where the
  * next waiter gets it.  Messages are never queued while somebody waits.
+ *
+ * Senders that wait are served first come first served as well, and nobody overtakes them: while
+ * one waits, other sends are refused.  A sender that waits either leaves its message with the
+ * queue, which takes it in when there is room, or has room reserved for it and sends then.
  *
  * Lock: the queue's own, held for O(1) work, after the GIL and before any lock that a waiter's wake
  * takes.  Payload is released without it.
@@ -43,22 +48,54 @@ enum queue_wake_reason {
   QUEUE_WAKE_DROP,   /* the queue is going away (notify waiters only) */
 };
 
+/* Who waits; queue_info counts them apart. */
+enum queue_kind { QUEUE_COROUTINE = 0, QUEUE_THREAD, QUEUE_PROCESS, QUEUE_KINDS };
+
+/* What may be in the queue. */
+typedef struct queue_limits {
+  size_t max_size;     /* bytes, or QUEUE_UNBOUNDED */
+  size_t max_messages; /* or QUEUE_UNBOUNDED */
+  /* Once size has reached high_watermark, or a send was refused for want of room while size was
+   * above low_watermark, there is no room for anybody until size has fallen to low_watermark.
+   * QUEUE_UNBOUNDED for both: there is room as soon as a message fits. */
+  size_t high_watermark;
+  size_t low_watermark; /* less than high_watermark */
+} queue_limits;
+
+#define QUEUE_NO_LIMITS                                                                            \
+  ((queue_limits){QUEUE_UNBOUNDED, QUEUE_UNBOUNDED, QUEUE_UNBOUNDED, QUEUE_UNBOUNDED})
+
+/* What wakes leave to be done when the queue's lock is free again. */
+#define QUEUE_LATER_MAX 8
+
+typedef struct queue_laters {
+  unsigned count;
+  struct {
+    void (*run)(void *arg);
+    void *arg;
+  } items[QUEUE_LATER_MAX];
+} queue_laters;
+
+static inline void
+queue_later(queue_laters *laters, void (*run)(void *arg), void *arg)
+{
+  laters->items[laters->count].run = run;
+  laters->items[laters->count++].arg = arg;
+}
+
 typedef struct queue_waiter queue_waiter;
+typedef struct queue_sender queue_sender;
 
-/* Something to do when the queue's lock is free again. */
-typedef struct queue_later {
-  void (*run)(void *arg); /* or NULL */
-  void *arg;
-} queue_later;
-
-/* Embedded in its owner.  Zero-initialised, wake set. */
+/* Embedded in its owner.  Zero-initialised, wake and kind set. */
 struct queue_waiter {
   /* Queue's lock held; the waiter is out of the list already.  Must not take the GIL or the
-   * queue's lock.  May leave a costly system call for later (unless NULL, and used once); the
-   * waiter itself may be gone by then.  0, or -1 when nobody is there to be woken (its loop is
-   * closed): a message handed to it goes to the next.  A notify waiter may free itself. */
-  int (*wake)(queue_waiter *w, enum queue_wake_reason reason, queue_later *later);
+   * queue's lock.  May leave one thing for later (a costly system call, an enif_send); the waiter
+   * itself may be gone by then.  0, or -1 when nobody is there to be woken (its loop is closed): a
+   * message handed to it goes to the next.  A notify waiter may free itself; it leaves nothing for
+   * later. */
+  int (*wake)(queue_waiter *w, enum queue_wake_reason reason, queue_laters *laters);
   int notify; /* wants to be told once that messages are there; none is handed to it */
+  enum queue_kind kind;
   /* guarded by the queue's lock: */
   enum queue_waiter_state state;
   queue_waiter *next;
@@ -66,30 +103,69 @@ struct queue_waiter {
   message handed;
 };
 
+enum queue_sender_state {
+  SENDER_IDLE = 0, /* not the queue's business */
+  SENDER_WAITING,  /* in the queue's list */
+  SENDER_GRANTED,  /* room is reserved for it */
+  SENDER_DONE,     /* result tells */
+};
+
+/* A sender that waits for room.  Embedded in its owner.  Zero-initialised, wake and kind set. */
+struct queue_sender {
+  /* Queue's lock held; the sender is out of the list already: call queue_send_end to learn why.
+   * Must not take the GIL or the queue's lock.  May leave one thing for later, as above.  0, or -1
+   * when nobody is there to be woken: room reserved for it goes to the next. */
+  int (*wake)(queue_sender *s, queue_laters *laters);
+  enum queue_kind kind;
+  /* guarded by the queue's lock: */
+  enum queue_sender_state state;
+  int result; /* of SENDER_DONE: QUEUE_OK, QUEUE_CLOSED or QUEUE_NO_MEMORY */
+  queue_sender *next;
+  queue_sender *prev;
+  size_t size;                    /* of its message */
+  message_attachment *attachment; /* its message, left with the queue; or NULL: room is reserved */
+};
+
 typedef struct queue {
   pthread_mutex_t mutex;
-  size_t max_size; /* bytes, or QUEUE_UNBOUNDED; constant */
+  queue_limits limits; /* constant */
   /* guarded by mutex: */
   message_store store;
   queue_waiter *first_waiter;
   queue_waiter *last_waiter;
-  size_t waiters;
+  queue_sender *first_sender;
+  queue_sender *last_sender;
+  size_t waiters[QUEUE_KINDS];
+  size_t senders[QUEUE_KINDS];
   size_t size;     /* bytes, handed messages included */
   size_t messages; /* handed ones included */
   size_t handed;
+  size_t reserved_size; /* room granted to senders that have not sent yet */
+  size_t reserved_messages;
   uint64_t total_in;
   uint64_t total_out; /* claimed */
   uint64_t busy;      /* sends refused for want of room */
+  int congested;      /* waits for size to fall to the low watermark */
   int closed;
 } queue;
 
 typedef struct queue_info {
-  size_t size, max_size, messages, waiters;
+  queue_limits limits;
+  size_t size, messages;
+  size_t waiters[QUEUE_KINDS]; /* receivers that wait, by kind */
+  size_t senders[QUEUE_KINDS]; /* senders that wait, by kind */
   uint64_t total_in, total_out, busy;
   int closed;
 } queue_info;
 
-void queue_init(queue *q, size_t max_size);
+/* All kinds together. */
+static inline size_t
+queue_count_kinds(const size_t *by_kind)
+{
+  return by_kind[QUEUE_COROUTINE] + by_kind[QUEUE_THREAD] + by_kind[QUEUE_PROCESS];
+}
+
+void queue_init(queue *q, const queue_limits *limits);
 
 /* The last user: nobody waits (notify waiters apart, which are dropped).  Releases what is queued.
  */
@@ -100,6 +176,31 @@ void queue_destroy(queue *q);
  * QUEUE_CLOSED, QUEUE_BUSY, QUEUE_TOO_LARGE or QUEUE_NO_MEMORY; the attachment is taken over on
  * QUEUE_OK only. */
 int queue_send(queue *q, const uint8_t *data, size_t size, message_attachment *attachment);
+
+/* --- senders that wait for room: any thread, GIL or not; each takes the lock --- */
+
+/* Sends the attachment's parts, size bytes in all, or leaves them with the queue and waits; without
+ * an attachment, reserves room for a message of that size, or waits for it.  QUEUE_OK: sent, or room
+ * is reserved (s is granted); QUEUE_EMPTY: s waits, at the end of the list; QUEUE_CLOSED,
+ * QUEUE_TOO_LARGE or QUEUE_NO_MEMORY: s is idle and the attachment its maker's still. */
+int queue_send_wait(queue *q, queue_sender *s, size_t size, message_attachment *attachment);
+
+/* What became of s.  QUEUE_EMPTY: it waits still; QUEUE_OK: its message was sent (s is idle), or room
+ * is reserved (s is granted); QUEUE_CLOSED or QUEUE_NO_MEMORY: s is idle and the attachment its
+ * maker's again. */
+int queue_send_end(queue *q, queue_sender *s);
+
+/* Sends into the room reserved for s; data, size (at most what was reserved) and attachment as for
+ * queue_send.  QUEUE_OK, QUEUE_CLOSED or QUEUE_NO_MEMORY; s is idle, and the attachment taken over on
+ * QUEUE_OK only. */
+int queue_send_granted(queue *q, queue_sender *s, const uint8_t *data, size_t size,
+                       message_attachment *attachment);
+
+/* s stops waiting or gives up its room: 1, it is idle, and the attachment its maker's again.  0 when
+ * its message was sent or refused already: queue_send_end tells.  1 when it is idle. */
+int queue_send_cancel(queue *q, queue_sender *s);
+
+/* --- receivers --- */
 
 /* Any thread, GIL or not; takes the lock.  Claims the first message that nobody has been handed:
  * QUEUE_OK, QUEUE_EMPTY or QUEUE_CLOSED.  The caller releases the message. */
@@ -129,7 +230,8 @@ int queue_withdraw(queue *q, queue_waiter *w);
  * idle. */
 int queue_is_waiting(queue *q, const queue_waiter *w);
 
-/* Any thread, GIL or not; takes the lock.  Refuses further sends; receivers drain what is there. */
+/* Any thread, GIL or not; takes the lock.  Refuses further sends, and senders that wait; receivers
+ * drain what is there. */
 void queue_close(queue *q);
 
 /* Any thread; takes the lock. */

@@ -10,10 +10,18 @@ tests_c_test_pending_LDADD = -lpthread
 check_PROGRAMS += tests/c/test_queue
 tests_c_test_queue_SOURCES = tests/c/test_queue.c c_src/channel/cpu_relax.h \
 	c_src/channel/message_store.c c_src/channel/message_store.h \
-	c_src/channel/queue.c c_src/channel/queue.h \
+	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_internal.h \
+	c_src/channel/queue_senders.c \
 	c_src/channel/thread_wait.c c_src/channel/thread_wait.h
 
 check_PROGRAMS += tests/c/test_pool
 tests_c_test_pool_SOURCES = tests/c/test_pool.c c_src/vm/pool.c c_src/vm/pool.h \
 	c_src/vm/thread.c c_src/vm/thread.h
 tests_c_test_pool_LDADD = -lpthread
+
+check_PROGRAMS += tests/c/test_queue_senders
+tests_c_test_queue_senders_SOURCES = tests/c/test_queue_senders.c c_src/channel/cpu_relax.h \
+	c_src/channel/message_store.c c_src/channel/message_store.h \
+	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_internal.h \
+	c_src/channel/queue_senders.c \
+	c_src/channel/thread_wait.c c_src/channel/thread_wait.h

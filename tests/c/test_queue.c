@@ -9,7 +9,11 @@
 #include "queue.h"
 #include "thread_wait.h"
 
+#define NONE QUEUE_UNBOUNDED
+
 static int passed, failed;
+
+static const queue_limits unlimited = {NONE, NONE, NONE, NONE};
 
 #define CHECK(condition)                                                                           \
   do {                                                                                             \
@@ -28,9 +32,9 @@ typedef struct probe {
 } probe;
 
 static int
-probe_wake(queue_waiter *w, enum queue_wake_reason reason, queue_later *later)
+probe_wake(queue_waiter *w, enum queue_wake_reason reason, queue_laters *laters)
 {
-  (void)later;
+  (void)laters;
   probe *p = (probe *)w;
   p->wakes++;
   p->last = reason;
@@ -64,7 +68,7 @@ boundaries_are_kept_and_empty_messages_are_messages(void)
 {
   queue q;
   message m;
-  queue_init(&q, QUEUE_UNBOUNDED);
+  queue_init(&q, &unlimited);
   CHECK(queue_take(&q, &m) == QUEUE_EMPTY);
   CHECK(send_text(&q, "one") == QUEUE_OK);
   CHECK(send_text(&q, "") == QUEUE_OK);
@@ -84,7 +88,7 @@ many_messages_of_many_sizes_keep_order_and_content(void)
   static uint8_t bytes[MAX];
   queue q;
   message m;
-  queue_init(&q, QUEUE_UNBOUNDED);
+  queue_init(&q, &unlimited);
   for (int round = 0; round < 2; round++) {
     for (int i = 0; i < COUNT; i++) {
       size_t size = i % 1000 == 7 ? MAX : (size_t)(i * 37 % 300);
@@ -109,13 +113,13 @@ a_full_queue_is_busy_and_the_impossible_is_too_large(void)
   static const uint8_t bytes[101];
   queue q;
   queue_info info;
-  queue_init(&q, 100);
+  queue_init(&q, &(queue_limits){100, NONE, NONE, NONE});
   CHECK(queue_send(&q, bytes, 101, NULL) == QUEUE_TOO_LARGE);
   CHECK(queue_send(&q, bytes, 1, NULL) == QUEUE_OK);
   CHECK(queue_send(&q, bytes, 68, NULL) == QUEUE_OK);
   CHECK(queue_send(&q, bytes, 1, NULL) == QUEUE_BUSY);
   queue_get_info(&q, &info);
-  CHECK(info.size == 100 && info.max_size == 100 && info.messages == 2 && info.busy == 1);
+  CHECK(info.size == 100 && info.limits.max_size == 100 && info.messages == 2 && info.busy == 1);
   message m;
   CHECK(queue_take(&q, &m) == QUEUE_OK);
   message_release(&m);
@@ -131,7 +135,7 @@ messages_are_handed_in_the_order_of_waiting(void)
   message m;
   queue_info info;
   probe a = {.waiter.wake = probe_wake}, b = a;
-  queue_init(&q, QUEUE_UNBOUNDED);
+  queue_init(&q, &unlimited);
   CHECK(queue_wait(&q, &a.waiter, &m) == QUEUE_EMPTY);
   CHECK(queue_wait(&q, &b.waiter, &m) == QUEUE_EMPTY);
   CHECK(queue_claim(&q, &a.waiter, &m) == QUEUE_EMPTY);
@@ -143,7 +147,8 @@ messages_are_handed_in_the_order_of_waiting(void)
   CHECK(queue_claim(&q, &b.waiter, &m) == QUEUE_OK && is_text(&m, "two"));
   CHECK(queue_claim(&q, &a.waiter, &m) == QUEUE_OK && is_text(&m, "one"));
   queue_get_info(&q, &info);
-  CHECK(info.size == 0 && info.messages == 0 && info.total_out == 2 && info.waiters == 0);
+  CHECK(info.size == 0 && info.messages == 0 && info.total_out == 2 &&
+        queue_count_kinds(info.waiters) == 0);
   queue_destroy(&q);
   return 0;
 }
@@ -155,7 +160,7 @@ what_is_given_back_goes_to_the_next_waiter_or_the_head(void)
   message m;
   probe p[4];
   memset(p, 0, sizeof(p));
-  queue_init(&q, QUEUE_UNBOUNDED);
+  queue_init(&q, &unlimited);
   for (int i = 0; i < 4; i++) {
     p[i].waiter.wake = probe_wake;
     CHECK(queue_wait(&q, &p[i].waiter, &m) == QUEUE_EMPTY);
@@ -182,7 +187,7 @@ giving_back_in_any_order_across_blocks_restores_the_order(void)
   queue q;
   message m;
   memset(p, 0, sizeof(p));
-  queue_init(&q, QUEUE_UNBOUNDED);
+  queue_init(&q, &unlimited);
   for (int i = 0; i < COUNT; i++) {
     p[i].waiter.wake = probe_wake;
     CHECK(queue_wait(&q, &p[i].waiter, &m) == QUEUE_EMPTY);
@@ -209,7 +214,7 @@ a_waiter_that_cannot_be_woken_is_passed_over(void)
   message m;
   probe dead = {.waiter.wake = probe_wake, .refuse = 1};
   probe alive = {.waiter.wake = probe_wake};
-  queue_init(&q, QUEUE_UNBOUNDED);
+  queue_init(&q, &unlimited);
   CHECK(queue_wait(&q, &dead.waiter, &m) == QUEUE_EMPTY);
   CHECK(queue_wait(&q, &alive.waiter, &m) == QUEUE_EMPTY);
   CHECK(send_text(&q, "x") == QUEUE_OK);
@@ -224,7 +229,7 @@ closing_refuses_senders_and_lets_receivers_drain(void)
 {
   queue q;
   message m;
-  queue_init(&q, QUEUE_UNBOUNDED);
+  queue_init(&q, &unlimited);
   CHECK(send_text(&q, "last") == QUEUE_OK);
   queue_close(&q);
   queue_close(&q);
@@ -243,7 +248,7 @@ closed_waits_for_what_is_handed(void)
   queue q;
   message m;
   probe a = {.waiter.wake = probe_wake}, b = a, c = a;
-  queue_init(&q, QUEUE_UNBOUNDED);
+  queue_init(&q, &unlimited);
   CHECK(queue_wait(&q, &a.waiter, &m) == QUEUE_EMPTY);
   CHECK(queue_wait(&q, &b.waiter, &m) == QUEUE_EMPTY);
   CHECK(send_text(&q, "x") == QUEUE_OK);
@@ -266,7 +271,7 @@ a_notify_waiter_is_told_and_takes_nothing(void)
   message m;
   probe told = {.waiter = {.wake = probe_wake, .notify = 1}}, again = told;
   probe real = {.waiter.wake = probe_wake};
-  queue_init(&q, QUEUE_UNBOUNDED);
+  queue_init(&q, &unlimited);
   CHECK(queue_notify(&q, &told.waiter) == QUEUE_EMPTY);
   CHECK(queue_wait(&q, &real.waiter, &m) == QUEUE_EMPTY);
   CHECK(send_text(&q, "1") == QUEUE_OK);
@@ -307,7 +312,7 @@ attachments_are_released_once_and_without_the_lock(void)
 {
   queue q;
   message m;
-  queue_init(&q, 1000);
+  queue_init(&q, &(queue_limits){1000, NONE, NONE, NONE});
   counted a = {.attachment = {counted_release, &a.part, 1}, .part = {(uint8_t *)"abc", 3}, .q = &q};
   counted b = {.attachment = {counted_release, NULL, 0}, .q = &q};
   counted c = {.attachment = {counted_release, NULL, 0}};
@@ -347,16 +352,12 @@ wake_later(void *wait)
 }
 
 static int
-thread_wake(queue_waiter *w, enum queue_wake_reason reason, queue_later *later)
+thread_wake(queue_waiter *w, enum queue_wake_reason reason, queue_laters *laters)
 {
   thread_wait *wait = ((thread_waiter *)w)->wait;
   (void)reason;
-  if (later == NULL) {
-    thread_wait_wake(wait);
-  } else {
-    thread_wait_incref(wait);
-    *later = (queue_later){wake_later, wait};
-  }
+  thread_wait_incref(wait);
+  queue_later(laters, wake_later, wait);
   return 0;
 }
 
@@ -423,7 +424,7 @@ threads_that_give_up_at_random_lose_and_repeat_nothing(void)
   queue q;
   pthread_t producer[PRODUCERS], consumer[CONSUMERS];
   job p[PRODUCERS], c[CONSUMERS];
-  queue_init(&q, 32 * 50);
+  queue_init(&q, &(queue_limits){32 * 50, NONE, NONE, NONE});
   for (int i = 0; i < CONSUMERS; i++) {
     c[i] = (job){.q = &q, .seed = (unsigned)i + 1};
     pthread_create(&consumer[i], NULL, consume, &c[i]);
@@ -443,7 +444,7 @@ threads_that_give_up_at_random_lose_and_repeat_nothing(void)
     CHECK(atomic_load(&seen[i]) == 1);
   }
   CHECK(atomic_load(&duplicates) == 0);
-  CHECK(q.size == 0 && q.messages == 0 && q.handed == 0 && q.waiters == 0);
+  CHECK(q.size == 0 && q.messages == 0 && q.handed == 0 && queue_count_kinds(q.waiters) == 0);
   queue_destroy(&q);
   return 0;
 }

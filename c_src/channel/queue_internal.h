@@ -1,0 +1,49 @@
+/* What the queue's two files share: its lock, and how messages come in and waiters learn of it. */
+#ifndef BEAMLOOP_QUEUE_INTERNAL_H
+#define BEAMLOOP_QUEUE_INTERNAL_H
+
+#include "queue.h"
+
+/* queue.c */
+
+void queue_lock(queue *q);
+void queue_unlock(queue *q);
+
+/* Lock held; it is not afterwards.  Does what is left for later, and wakes whoever found no place
+ * there. */
+void queue_finish(queue *q, queue_laters *laters);
+
+/* Lock held.  Wakes senders and receivers as the queue's state allows, as many as laters has place
+ * for. */
+void queue_settle(queue *q, queue_laters *laters);
+
+/* Lock held.  QUEUE_OK when a message of that size may come in now; QUEUE_CLOSED, QUEUE_TOO_LARGE,
+ * QUEUE_BUSY (which is counted). */
+int queue_admit(queue *q, size_t size);
+
+/* Lock held, room is there, laters has place.  Queues or hands a message as queue_send does: QUEUE_OK
+ * or QUEUE_NO_MEMORY. */
+int queue_put(queue *q, const uint8_t *data, size_t size, message_attachment *attachment,
+              queue_laters *laters);
+
+/* What a message of that many bytes counts. */
+static inline size_t
+queue_charge(size_t size)
+{
+  return size < QUEUE_MESSAGE_MIN ? QUEUE_MESSAGE_MIN : size;
+}
+
+/* Lock held.  Whether so many bytes fit beside what is there and what is reserved. */
+static inline int
+queue_fits(const queue *q, size_t cost)
+{
+  return cost <= q->limits.max_size - q->size - q->reserved_size &&
+         q->messages + q->reserved_messages < q->limits.max_messages;
+}
+
+/* queue_senders.c */
+
+/* Lock held, closed or not.  Serves the senders that wait, in order, while laters has place. */
+void queue_serve_senders(queue *q, queue_laters *laters);
+
+#endif
