@@ -20,6 +20,11 @@ LOOP_SOURCES = \
 	c_src/loop/sock_calls.h \
 	c_src/loop/sock_ops.c \
 	c_src/loop/sources.c \
+	c_src/loop/stream_transport.c \
+	c_src/loop/stream_write.c \
 	c_src/loop/timers.c \
+	c_src/loop/transport.h \
+	c_src/loop/transport_base.c \
+	c_src/loop/transport_state.h \
 	c_src/loop/waker.h \
 	c_src/loop/waker_eventfd.c

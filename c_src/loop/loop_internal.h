@@ -11,6 +11,7 @@
 #include "loop_api.h"
 #include "pending.h"
 #include "poller.h"
+#include "transport_state.h"
 
 #define NS_PER_SECOND INT64_C(1000000000)
 #define DEADLINE_NEVER INT64_MAX
@@ -84,6 +85,7 @@ typedef struct loop_state {
   PyObject *str_call_at;
   struct free_list free_handles;
   struct free_list free_timers;
+  transport_state transports;
 } loop_state;
 
 extern struct PyModuleDef loop_module_def;
@@ -193,7 +195,8 @@ timers_first(const struct timer_heap *heap)
 struct fd_watch {
   PyObject *reader; /* a handle or a sock_op, or NULL */
   PyObject *writer;
-  uint32_t installed; /* the poller flags that the kernel was told */
+  PyObject *transport; /* a native transport, or NULL; installed is then edge-triggered */
+  uint32_t installed;  /* the poller flags that the kernel was told */
 };
 
 struct fd_table {
@@ -215,6 +218,18 @@ int readers_unset(native_loop *loop, int fd, uint32_t direction);
 
 /* The borrowed object that serves a direction of fd, or NULL without an exception. */
 PyObject *readers_get(native_loop *loop, int fd, uint32_t direction);
+/* The same, or else the native transport over fd. */
+PyObject *readers_server(native_loop *loop, int fd, uint32_t direction);
+
+/* Loop's thread.  Watches fd for a native transport: both directions, edge-triggered, once. */
+int readers_set_transport(native_loop *loop, int fd, PyObject *transport);
+
+/* Forgets fd if transport is what it is watched for; never raises. */
+void readers_unset_transport(native_loop *loop, int fd, PyObject *transport);
+
+/* The loop's buffer for received data, of that size at every call; what it holds is gone with the
+ * next call. */
+char *readers_scratch(native_loop *loop, size_t size);
 
 /* Waits in the poller and makes ready what the events name.  With collect (a list), appends
  * (fd, kind) pairs to it instead.  timeout_ns 0 keeps the GIL; otherwise it is released. */
@@ -282,6 +297,7 @@ struct native_loop {
   struct fd_table fds;
   struct source_table sources;
   struct loop_stats stats;
+  char *scratch;             /* see readers_scratch; NULL until needed */
   PyObject *timers_map;      /* loop._timers: callback id -> handle */
   PyObject *transports;      /* loop._transports */
   PyObject *transports_data; /* its dict of weak references, or NULL */
@@ -337,6 +353,18 @@ PyObject *debug_format_callback(native_loop *loop, PyObject *callback, PyObject 
 int debug_check_call(native_loop *loop, PyObject *callback, const char *method, bool check_thread);
 /* handle_run with the current handle set and slow callbacks logged. */
 int debug_run(native_loop *loop, PyObject *object);
+
+/* --- stream_transport.c ------------------------------------------------------------------------ */
+
+/* Makes the transports' types and what they need. */
+int transport_state_init(PyObject *module, transport_state *state);
+/* Loop's thread.  Notes what the poller reported; stream_event also makes the transport ready if it waits. */
+void stream_note(PyObject *transport, uint32_t events);
+int stream_event(PyObject *transport, uint32_t events);
+/* Loop's thread.  Reads and writes what it can.  As handle_run reports errors. */
+int stream_run(PyObject *transport);
+/* The poller flags that it waits for now. */
+uint32_t stream_waits_for(PyObject *transport);
 
 /* --- sock_ops.c ------------------------------------------------------------------------------ */
 

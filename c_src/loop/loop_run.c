@@ -238,6 +238,8 @@ run_object(native_loop *self, PyObject *object)
     sock_op_ready(object);
     return 0;
   }
+  if (Py_IS_TYPE(object, self->state->transports.stream_type))
+    return stream_run(object);
   if (!handle_check(self->state, object))
     return run_foreign(self, object);
   if (((handle *)object)->flags & HANDLE_CANCELLED)
@@ -414,7 +416,7 @@ loop_dispatch(native_loop *self, PyObject *const *args, Py_ssize_t nargs)
   else if (kind == LOOP_EVENT_TIMER)
     object = take_timer(self, id);
   else if (id <= INT_MAX && (kind == LOOP_EVENT_READ || kind == LOOP_EVENT_WRITE))
-    object = Py_XNewRef(readers_get(self, (int)id, (uint32_t)kind));
+    object = Py_XNewRef(readers_server(self, (int)id, (uint32_t)kind));
   if (object != NULL)
     rc = run_object(self, object);
   Py_XDECREF(object);

@@ -160,6 +160,7 @@ loop_dealloc(native_loop *self)
   loop_clear(self);
   Py_CLEAR(self->timers_map);
   PyMem_Free(self->ready.items);
+  PyMem_Free(self->scratch);
   if (self->core != NULL)
     pending_decref(self->core);
   type->tp_free(self);

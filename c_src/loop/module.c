@@ -154,7 +154,9 @@ make_types(PyObject *module, loop_state *state)
     return -1;
   /* Only TimerHandle derives from Handle: the free lists rely on exact types. */
   state->handle_type->tp_flags &= ~Py_TPFLAGS_BASETYPE;
-  return add_type(module, &state->loop_type, &loop_spec, NULL);
+  if (add_type(module, &state->loop_type, &loop_spec, NULL) < 0)
+    return -1;
+  return transport_state_init(module, &state->transports);
 }
 
 static int
@@ -215,6 +217,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
   loop_state *state = PyModule_GetState(module);
 
   STATE_OBJECTS(Py_VISIT, state);
+  TRANSPORT_STATE_OBJECTS(Py_VISIT, &state->transports);
   return 0;
 }
 
@@ -225,6 +228,7 @@ module_clear(PyObject *module)
 
   handle_free_lists_clear(state);
   STATE_OBJECTS(Py_CLEAR, state);
+  TRANSPORT_STATE_OBJECTS(Py_CLEAR, &state->transports);
   return 0;
 }
 

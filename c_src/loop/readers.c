@@ -146,6 +146,10 @@ readers_unset(native_loop *loop, int fd, uint32_t direction)
   slot = watch_slot(watch, direction);
   old = *slot;
   *slot = NULL;
+  if (watch->transport != NULL) {
+    drop_server(loop, old);
+    return 1;
+  }
   watch->installed &= ~direction;
   if (watch->installed == 0) {
     poller_forget(loop->poller, fd);
@@ -166,6 +170,56 @@ readers_get(native_loop *loop, int fd, uint32_t direction)
   return *watch_slot(&loop->fds.watches[fd], direction);
 }
 
+PyObject *
+readers_server(native_loop *loop, int fd, uint32_t direction)
+{
+  PyObject *object = readers_get(loop, fd, direction);
+
+  if (object == NULL && fd >= 0 && fd < loop->fds.capacity)
+    object = loop->fds.watches[fd].transport;
+  return object;
+}
+
+int
+readers_set_transport(native_loop *loop, int fd, PyObject *transport)
+{
+  PyObject *old;
+
+  if (table_reserve(&loop->fds, fd) < 0 ||
+      install(loop, fd, POLLER_READ | POLLER_WRITE | POLLER_EDGE) < 0)
+    return -1;
+  old = loop->fds.watches[fd].transport;
+  loop->fds.watches[fd].transport = Py_NewRef(transport);
+  Py_XDECREF(old);
+  return 0;
+}
+
+void
+readers_unset_transport(native_loop *loop, int fd, PyObject *transport)
+{
+  struct fd_watch watch;
+
+  if (fd >= loop->fds.capacity || loop->fds.watches[fd].transport != transport)
+    return;
+  watch = loop->fds.watches[fd];
+  loop->fds.watches[fd] = (struct fd_watch){0};
+  poller_forget(loop->poller, fd);
+  loop->fds.watched--;
+  drop_server(loop, watch.reader);
+  drop_server(loop, watch.writer);
+  Py_DECREF(watch.transport);
+}
+
+char *
+readers_scratch(native_loop *loop, size_t size)
+{
+  if (loop->scratch == NULL)
+    loop->scratch = PyMem_Malloc(size);
+  if (loop->scratch == NULL)
+    PyErr_NoMemory();
+  return loop->scratch;
+}
+
 void
 readers_clear(native_loop *loop)
 {
@@ -178,6 +232,7 @@ readers_clear(native_loop *loop)
   for (int fd = 0; fd < table.capacity; fd++) {
     drop_server(loop, table.watches[fd].reader);
     drop_server(loop, table.watches[fd].writer);
+    Py_XDECREF(table.watches[fd].transport);
   }
   PyMem_Free(table.watches);
 }
@@ -188,6 +243,7 @@ readers_traverse(native_loop *loop, visitproc visit, void *arg)
   for (int fd = 0; fd < loop->fds.capacity; fd++) {
     Py_VISIT(loop->fds.watches[fd].reader);
     Py_VISIT(loop->fds.watches[fd].writer);
+    Py_VISIT(loop->fds.watches[fd].transport);
   }
   return 0;
 }
@@ -222,6 +278,31 @@ serve(native_loop *loop, int fd, uint32_t direction, PyObject *collect)
   return ready_push(&loop->ready, object);
 }
 
+/* Tells a native transport what happened, or notes in collect what it waits for of that. */
+static int
+serve_transport(native_loop *loop, const struct poller_event *event, PyObject *collect)
+{
+  PyObject *transport = loop->fds.watches[event->fd].transport;
+  uint32_t waits = stream_waits_for(transport) & event->events;
+
+  if (collect == NULL)
+    return stream_event(transport, event->events);
+  stream_note(transport, event->events);
+  for (uint32_t kind = POLLER_READ; kind <= POLLER_WRITE; kind <<= 1) {
+    PyObject *pair;
+    int rc;
+
+    if (!(waits & kind) || readers_get(loop, event->fd, kind) != NULL)
+      continue;
+    pair = Py_BuildValue("(ii)", event->fd, (int)kind);
+    rc = pair == NULL ? -1 : PyList_Append(collect, pair);
+    Py_XDECREF(pair);
+    if (rc < 0)
+      return -1;
+  }
+  return 0;
+}
+
 static int
 serve_event(native_loop *loop, const struct poller_event *event, PyObject *collect)
 {
@@ -235,6 +316,8 @@ serve_event(native_loop *loop, const struct poller_event *event, PyObject *colle
       poller_forget(loop->poller, event->fd);
     return 0;
   }
+  if (loop->fds.watches[event->fd].transport != NULL && serve_transport(loop, event, collect) < 0)
+    return -1;
   wanted &= event->events;
   if ((wanted & POLLER_READ) && serve(loop, event->fd, POLLER_READ, collect) < 0)
     return -1;
@@ -391,6 +474,15 @@ loop_private_remove_writer(native_loop *self, PyObject *fd)
   return remove_server(self, fd, POLLER_WRITE, false);
 }
 
+/* What serves a direction, borrowed. */
+static PyObject *
+shown(PyObject *server, uint32_t waits, PyObject *transport)
+{
+  if (server == NULL && waits)
+    server = transport;
+  return server == NULL ? Py_None : server;
+}
+
 /* A new dict of descriptor -> (reader or None, writer or None). */
 PyObject *
 loop_watched(native_loop *self, PyObject *Py_UNUSED(ignored))
@@ -400,12 +492,14 @@ loop_watched(native_loop *self, PyObject *Py_UNUSED(ignored))
   for (int fd = 0; result != NULL && fd < self->fds.capacity; fd++) {
     struct fd_watch *watch = &self->fds.watches[fd];
     PyObject *key, *pair;
+    uint32_t waits;
 
     if (watch->installed == 0)
       continue;
     key = PyLong_FromLong(fd);
-    pair = Py_BuildValue("(OO)", watch->reader ? watch->reader : Py_None,
-                         watch->writer ? watch->writer : Py_None);
+    waits = watch->transport == NULL ? 0 : stream_waits_for(watch->transport);
+    pair = Py_BuildValue("(OO)", shown(watch->reader, waits & POLLER_READ, watch->transport),
+                         shown(watch->writer, waits & POLLER_WRITE, watch->transport));
     if (key == NULL || pair == NULL || PyDict_SetItem(result, key, pair) < 0)
       Py_CLEAR(result);
     Py_XDECREF(key);

@@ -4,4 +4,5 @@ PY_MODULES = \
 	python/erlang/channel.py \
 	python/erlang/errors.py \
 	python/erlang/loop.py \
+	python/erlang/transports.py \
 	python/erlang/vm.py

@@ -13,6 +13,7 @@ import threading
 from asyncio import events
 
 from . import _loop
+from .transports import NativeTransports
 
 __all__ = ("ErlangEventLoop", "EventLoopPolicy", "new_event_loop", "run")
 
@@ -56,7 +57,7 @@ def _on_signal_thread():
     )
 
 
-class ErlangEventLoop(_loop.NativeLoop, asyncio.SelectorEventLoop):
+class ErlangEventLoop(NativeTransports, _loop.NativeLoop, asyncio.SelectorEventLoop):
     """An asyncio event loop that runs in C, in the Erlang VM and in an ordinary Python process.
 
     It is used as any asyncio loop is; see `asyncio.AbstractEventLoop` for its methods.

@@ -1,0 +1,103 @@
+/* The floor: an echo server over epoll without an interpreter.  Prints its port and serves until it
+ * is killed.  Registered once, edge-triggered, a receive and a send per message, as the loop does. */
+#define _GNU_SOURCE
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static char scratch[256 * 1024];
+
+static void
+die(const char *what)
+{
+  perror(what);
+  exit(1);
+}
+
+static int
+open_listener(void)
+{
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t length = sizeof(address);
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+  if (fd < 0 || bind(fd, (struct sockaddr *)&address, length) < 0 || listen(fd, 1024) < 0 ||
+      getsockname(fd, (struct sockaddr *)&address, &length) < 0)
+    die("listen");
+  printf("%d\n", ntohs(address.sin_port));
+  fflush(stdout);
+  return fd;
+}
+
+static void
+accept_all(int epoll, int listener)
+{
+  int one = 1, fd;
+
+  while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
+    struct epoll_event event = {.events = EPOLLIN | EPOLLET | EPOLLRDHUP, .data = {.fd = fd}};
+
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+  }
+}
+
+/* The clients of this bench read all they are sent, so that waiting in send is as good as a queue. */
+static int
+send_all(int fd, const char *data, size_t left)
+{
+  while (left > 0) {
+    ssize_t n = send(fd, data, left, MSG_NOSIGNAL);
+
+    if (n < 0 && errno != EAGAIN)
+      return -1;
+    if (n > 0) {
+      data += n;
+      left -= (size_t)n;
+    }
+  }
+  return 0;
+}
+
+static void
+echo(int fd)
+{
+  ssize_t n;
+
+  do {
+    n = recv(fd, scratch, sizeof(scratch), 0);
+    if (n == 0 || (n < 0 && errno != EAGAIN) || (n > 0 && send_all(fd, scratch, (size_t)n) < 0)) {
+      close(fd);
+      return;
+    }
+  } while (n == (ssize_t)sizeof(scratch));
+}
+
+int
+main(void)
+{
+  int listener = open_listener();
+  int epoll = epoll_create1(0);
+  struct epoll_event listening = {.events = EPOLLIN, .data = {.fd = listener}};
+  struct epoll_event events[256];
+
+  if (epoll < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &listening) < 0)
+    die("epoll");
+  for (;;) {
+    int n = epoll_wait(epoll, events, 256, -1);
+
+    for (int i = 0; i < n; i++) {
+      if (events[i].data.fd == listener)
+        accept_all(epoll, listener);
+      else
+        echo(events[i].data.fd);
+    }
+  }
+}

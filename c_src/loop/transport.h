@@ -1,0 +1,100 @@
+/* The native stream transport: what its files share.
+ *
+ * Two rules own its life.  While its descriptor is registered, the loop's descriptor table holds a
+ * reference to it; _call_connection_lost() alone unregisters, closes the socket and lets go of
+ * protocol, loop and server.  Every function runs with the GIL held, on the loop's thread. */
+#ifndef BEAMLOOP_TRANSPORT_H
+#define BEAMLOOP_TRANSPORT_H
+
+#include "loop_internal.h"
+
+#define TRANSPORT_MAX_READ (256 * 1024)
+
+/* Room for the slots of the asyncio class that is the base; checked when the type is made. */
+#define TRANSPORT_INHERITED_SLOTS 8
+
+/* What waits to be sent: bytes objects in order, the first one from an offset on. */
+struct write_buffer {
+  PyObject **chunks; /* owned references at first .. first + count - 1 */
+  size_t first;
+  size_t count;
+  size_t capacity;
+  size_t offset; /* bytes of the first chunk that were sent */
+  size_t bytes;  /* what is left in all */
+};
+
+typedef struct stream {
+  PyObject_HEAD
+  PyObject *inherited[TRANSPORT_INHERITED_SLOTS]; /* the base's; ours shadow them */
+  PyObject *dict;
+  PyObject *weakrefs;
+  native_loop *loop; /* strong; NULL once the connection is lost, as are the next four */
+  PyObject *protocol;
+  PyObject *sock;
+  PyObject *server;
+  PyObject *extra;        /* kept */
+  PyObject *empty_waiter; /* a future while sendfile runs, else NULL */
+  PyObject *read_context; /* what protocol callbacks run in */
+  PyObject *write_context;
+  struct write_buffer out;
+  Py_ssize_t high_water;
+  Py_ssize_t low_water;
+  int fd;
+  int conn_lost; /* nonzero once connection_lost is due; counts the writes after that */
+  bool started;  /* connection_made was called */
+  bool registered;
+  bool queued; /* in the ready ring */
+  bool readable;
+  bool writable;
+  bool hung_up; /* an event told of an end or an error: a short read proves nothing */
+  bool at_eof;  /* eof_received chose to keep the transport */
+  bool buffered_protocol;
+  bool protocol_paused;
+  bool closing;
+  bool paused;
+  bool eof; /* write_eof was called */
+} stream;
+
+/* --- transport_base.c: life cycle and flow control -------------------------------------------- */
+
+int transport_init(stream *self, PyObject *args, PyObject *kwargs);
+int transport_register(stream *self);
+void transport_unregister(stream *self);
+int transport_close(stream *self);
+int transport_force_close(stream *self, PyObject *exception);
+/* Takes the exception that is set; -1 when it is one that ends the loop. */
+int transport_fatal(stream *self, const char *message);
+int transport_fatal_error(stream *self, PyObject *exception, PyObject *message);
+int transport_connection_lost(stream *self, PyObject *exception);
+int transport_set_protocol(stream *self, PyObject *protocol);
+int transport_maybe_pause(stream *self);
+int transport_maybe_resume(stream *self);
+void transport_finalize(PyObject *self);
+/* True when the exception that is set must go up to whoever runs the loop. */
+bool transport_must_raise(void);
+/* A debug line of asyncio's logger, in debug mode. */
+int transport_debug(stream *self, const char *format);
+PyObject *transport_repr(stream *self);
+
+/* --- stream_write.c ---------------------------------------------------------------------------- */
+
+int stream_write_ready(stream *self);
+void stream_drop_buffer(stream *self);
+PyObject *stream_write(stream *self, PyObject *data);
+PyObject *stream_writelines(stream *self, PyObject *list);
+PyObject *stream_write_eof(stream *self, PyObject *);
+PyObject *stream_make_empty_waiter(stream *self, PyObject *);
+PyObject *stream_reset_empty_waiter(stream *self, PyObject *);
+
+/* --- stream_transport.c: reading and the type -------------------------------------------------- */
+
+static inline bool
+stream_is_reading(const stream *self)
+{
+  return !self->closing && !self->paused;
+}
+
+/* Makes it run next time round if it is ready for something that it waits for. */
+int stream_schedule(stream *self);
+
+#endif

@@ -1,0 +1,444 @@
+/* What transports over a socket have in common: how they begin and end, and flow control.  The
+ * semantics are those of asyncio's selector_events._SelectorTransport. */
+#include "transport.h"
+
+/* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES is in stream_write.c. */
+#define DEFAULT_HIGH_WATER (64 * 1024)
+
+#define NAMES(self) (&(self)->loop->state->transports)
+
+bool
+transport_must_raise(void)
+{
+  return PyErr_ExceptionMatches(PyExc_SystemExit) ||
+         PyErr_ExceptionMatches(PyExc_KeyboardInterrupt);
+}
+
+/* Takes the exception that is set, as an object. */
+static PyObject *
+take_exception(void)
+{
+  PyObject *type, *value, *traceback;
+
+  PyErr_Fetch(&type, &value, &traceback);
+  PyErr_NormalizeException(&type, &value, &traceback);
+  if (traceback != NULL && value != NULL)
+    PyException_SetTraceback(value, traceback);
+  Py_XDECREF(type);
+  Py_XDECREF(traceback);
+  return value;
+}
+
+static int
+discard(PyObject *result)
+{
+  Py_XDECREF(result);
+  return result == NULL ? -1 : 0;
+}
+
+int
+transport_debug(stream *self, const char *format)
+{
+  if (self->loop == NULL || !self->loop->debug)
+    return 0;
+  return discard(PyObject_CallMethod(self->loop->state->logger, "debug", "sO", format, self));
+}
+
+/* --- the beginning ----------------------------------------------------------------------------- */
+
+/* extra[name] = sock.name(), or None where the socket has none. */
+static int
+add_address(PyObject *extra, PyObject *sock, const char *method, const char *name)
+{
+  PyObject *address = PyObject_CallMethod(sock, method, NULL);
+  int rc;
+
+  if (address == NULL && PyErr_ExceptionMatches(PyExc_OSError)) {
+    PyErr_Clear();
+    address = Py_NewRef(Py_None);
+  }
+  if (address == NULL)
+    return -1;
+  rc = PyDict_SetItemString(extra, name, address);
+  Py_DECREF(address);
+  return rc;
+}
+
+static int
+fill_extra(stream *self, PyObject *extra)
+{
+  PyObject *wrapped;
+  int rc;
+
+  self->extra = extra == Py_None ? PyDict_New() : Py_NewRef(extra);
+  if (self->extra == NULL)
+    return -1;
+  if (!PyDict_Check(self->extra)) {
+    PyErr_SetString(PyExc_TypeError, "extra must be a dict or None");
+    return -1;
+  }
+  wrapped = PyObject_CallOneArg(NAMES(self)->transport_socket, self->sock);
+  rc = wrapped == NULL ? -1 : PyDict_SetItemString(self->extra, "socket", wrapped);
+  Py_XDECREF(wrapped);
+  if (rc < 0 || add_address(self->extra, self->sock, "getsockname", "sockname") < 0)
+    return -1;
+  if (PyDict_GetItemString(self->extra, "peername") != NULL)
+    return 0;
+  return add_address(self->extra, self->sock, "getpeername", "peername");
+}
+
+static int
+attach_server(stream *self, const char *method)
+{
+#if PY_VERSION_HEX >= 0x030D0000
+  return discard(PyObject_CallMethod(self->server, method, "O", self));
+#else
+  return discard(PyObject_CallMethod(self->server, method, NULL));
+#endif
+}
+
+/* loop.call_soon(callback, argument), taking over the reference to callback. */
+static int
+call_soon(native_loop *loop, PyObject *callback, PyObject *argument)
+{
+  PyObject *result = NULL;
+
+  if (callback != NULL)
+    result = PyObject_CallMethod((PyObject *)loop, "call_soon", argument ? "OO" : "O", callback,
+                                 argument);
+  Py_XDECREF(callback);
+  return discard(result);
+}
+
+static int
+schedule_start(stream *self, PyObject *waiter)
+{
+  native_loop *loop = self->loop;
+  PyObject *result;
+
+  if (call_soon(loop, PyObject_GetAttrString(self->protocol, "connection_made"), (PyObject *)self) <
+          0 ||
+      call_soon(loop, PyObject_GetAttrString((PyObject *)self, "_start"), NULL) < 0)
+    return -1;
+  if (waiter == Py_None)
+    return 0;
+  result = PyObject_CallMethod((PyObject *)loop, "call_soon", "OOO", NAMES(self)->set_result,
+                               waiter, Py_None);
+  return discard(result);
+}
+
+int
+transport_init(stream *self, PyObject *args, PyObject *kwargs)
+{
+  static char *keywords[] = {"loop", "sock", "protocol", "waiter", "extra", "server", NULL};
+  PyObject *loop, *sock, *protocol, *waiter = Py_None, *extra = Py_None, *server = Py_None;
+  loop_state *state = PyType_GetModuleState(Py_TYPE(self));
+  PyObject *key;
+  int rc;
+
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|OOO:StreamTransport", keywords, &loop, &sock,
+                                   &protocol, &waiter, &extra, &server))
+    return -1;
+  if (self->loop != NULL || self->extra != NULL || !PyObject_TypeCheck(loop, state->loop_type)) {
+    PyErr_SetString(PyExc_TypeError, "a native event loop was expected, once");
+    return -1;
+  }
+  self->fd = readers_fileno(sock);
+  if (self->fd < 0)
+    return -1;
+  self->loop = (native_loop *)Py_NewRef(loop);
+  self->sock = Py_NewRef(sock);
+  self->high_water = DEFAULT_HIGH_WATER;
+  self->low_water = DEFAULT_HIGH_WATER / 4;
+  self->read_context = PyContext_CopyCurrent();
+  if (self->read_context == NULL || fill_extra(self, extra) < 0 ||
+      transport_set_protocol(self, protocol) < 0)
+    return -1;
+  if (server != Py_None) {
+    self->server = Py_NewRef(server);
+    if (attach_server(self, "_attach") < 0)
+      return -1;
+  }
+  key = PyLong_FromLong(self->fd);
+  rc = key == NULL ? -1 : PyObject_SetItem(self->loop->transports, key, (PyObject *)self);
+  Py_XDECREF(key);
+  if (rc < 0 || discard(PyObject_CallOneArg(NAMES(self)->set_nodelay, sock)) < 0)
+    return -1;
+  return schedule_start(self, waiter);
+}
+
+int
+transport_set_protocol(stream *self, PyObject *protocol)
+{
+  int buffered = 0;
+
+  /* A transport that has ended only remembers it. */
+  if (self->loop != NULL)
+    buffered = PyObject_IsInstance(protocol, NAMES(self)->buffered_protocol);
+  if (buffered < 0)
+    return -1;
+  self->buffered_protocol = buffered;
+  Py_XSETREF(self->protocol, Py_NewRef(protocol));
+  return 0;
+}
+
+int
+transport_register(stream *self)
+{
+  if (self->registered || self->loop == NULL)
+    return 0;
+  if (readers_set_transport(self->loop, self->fd, (PyObject *)self) < 0)
+    return -1;
+  self->registered = true;
+  return 0;
+}
+
+void
+transport_unregister(stream *self)
+{
+  if (self->registered && self->loop != NULL)
+    readers_unset_transport(self->loop, self->fd, (PyObject *)self);
+  self->registered = false;
+}
+
+/* --- the end ----------------------------------------------------------------------------------- */
+
+static int
+schedule_connection_lost(stream *self, PyObject *exception)
+{
+  self->conn_lost++;
+  if (self->loop == NULL)
+    return 0;
+  return call_soon(self->loop, PyObject_GetAttrString((PyObject *)self, "_call_connection_lost"),
+                   exception);
+}
+
+int
+transport_close(stream *self)
+{
+  if (self->closing)
+    return 0;
+  self->closing = true;
+  return self->out.count > 0 ? 0 : schedule_connection_lost(self, Py_None);
+}
+
+int
+transport_force_close(stream *self, PyObject *exception)
+{
+  if (self->conn_lost)
+    return 0;
+  stream_drop_buffer(self);
+  self->closing = true;
+  return schedule_connection_lost(self, exception);
+}
+
+static int
+report(stream *self, PyObject *message, PyObject *exception)
+{
+  PyObject *context;
+  int rc;
+
+  context = Py_BuildValue("{sOsOsOsO}", "message", message, "exception", exception, "transport",
+                          self, "protocol", self->protocol ? self->protocol : Py_None);
+  if (context == NULL)
+    return -1;
+  rc = discard(PyObject_CallMethodOneArg((PyObject *)self->loop,
+                                         self->loop->state->str_call_exception_handler, context));
+  Py_DECREF(context);
+  return rc;
+}
+
+/* logger.debug with the exception's traceback. */
+static int
+debug_exception(stream *self, PyObject *message, PyObject *exception)
+{
+  PyObject *debug = PyObject_GetAttrString(self->loop->state->logger, "debug");
+  PyObject *args = Py_BuildValue("(sOO)", "%r: %s", self, message);
+  PyObject *kwargs = Py_BuildValue("{sO}", "exc_info", exception);
+  PyObject *result = NULL;
+
+  if (debug != NULL && args != NULL && kwargs != NULL)
+    result = PyObject_Call(debug, args, kwargs);
+  Py_XDECREF(debug);
+  Py_XDECREF(args);
+  Py_XDECREF(kwargs);
+  return discard(result);
+}
+
+int
+transport_fatal_error(stream *self, PyObject *exception, PyObject *message)
+{
+  int is_os_error = PyObject_IsInstance(exception, PyExc_OSError);
+  int rc = 0;
+
+  if (is_os_error < 0)
+    return -1;
+  if (self->loop != NULL) {
+    if (!is_os_error)
+      rc = report(self, message, exception);
+    else if (self->loop->debug)
+      rc = debug_exception(self, message, exception);
+  }
+  return rc < 0 ? -1 : transport_force_close(self, exception);
+}
+
+int
+transport_fatal(stream *self, const char *message)
+{
+  PyObject *exception, *text;
+  int rc = -1;
+
+  if (transport_must_raise())
+    return -1;
+  exception = take_exception();
+  text = PyUnicode_FromString(message);
+  if (exception != NULL && text != NULL)
+    rc = transport_fatal_error(self, exception, text);
+  Py_XDECREF(exception);
+  Py_XDECREF(text);
+  return rc;
+}
+
+/* Runs call with an exception that may be set put aside; one of its own comes on top. */
+static void
+close_socket(stream *self)
+{
+  PyObject *sock = self->sock;
+  PyObject *type, *value, *traceback;
+
+  if (sock == NULL)
+    return;
+  PyErr_Fetch(&type, &value, &traceback);
+  transport_unregister(self);
+  self->sock = NULL;
+  if (discard(PyObject_CallMethod(sock, "close", NULL)) < 0)
+    PyErr_WriteUnraisable(sock);
+  Py_DECREF(sock);
+  PyErr_Restore(type, value, traceback);
+}
+
+static int
+detach_server(stream *self)
+{
+  PyObject *type, *value, *traceback;
+  int rc;
+
+  if (self->server == NULL)
+    return 0;
+  PyErr_Fetch(&type, &value, &traceback);
+  rc = attach_server(self, "_detach");
+  Py_CLEAR(self->server);
+  if (type == NULL)
+    return rc;
+  if (rc < 0)
+    PyErr_WriteUnraisable((PyObject *)self);
+  PyErr_Restore(type, value, traceback);
+  return 0;
+}
+
+int
+transport_connection_lost(stream *self, PyObject *exception)
+{
+  PyObject *protocol = self->protocol;
+  PyObject *error, *result = NULL;
+  int rc = -1;
+
+  if (self->sock == NULL)
+    return 0;
+  Py_XINCREF(protocol);
+  if (protocol != NULL)
+    result = PyObject_CallMethod(protocol, "connection_lost", "O", exception);
+  rc = discard(result);
+  Py_XDECREF(protocol);
+  close_socket(self);
+  if (detach_server(self) < 0)
+    rc = -1;
+  Py_CLEAR(self->protocol);
+  Py_CLEAR(self->read_context);
+  Py_CLEAR(self->write_context);
+  Py_CLEAR(self->loop);
+  if (rc < 0 || self->empty_waiter == NULL)
+    return rc;
+  error = PyObject_CallFunction(PyExc_ConnectionError, "s", "Connection is closed by peer");
+  if (error == NULL)
+    return -1;
+  rc = discard(PyObject_CallMethod(self->empty_waiter, "set_exception", "O", error));
+  Py_DECREF(error);
+  return rc;
+}
+
+void
+transport_finalize(PyObject *object)
+{
+  stream *self = (stream *)object;
+  PyObject *type, *value, *traceback;
+
+  if (self->sock == NULL)
+    return;
+  PyErr_Fetch(&type, &value, &traceback);
+  if (PyErr_ResourceWarning(object, 1, "unclosed transport %R", object) < 0)
+    PyErr_WriteUnraisable(object);
+  close_socket(self);
+#if PY_VERSION_HEX >= 0x030D0000
+  if (detach_server(self) < 0)
+    PyErr_WriteUnraisable(object);
+#endif
+  PyErr_Restore(type, value, traceback);
+}
+
+/* --- flow control ------------------------------------------------------------------------------ */
+
+static int
+tell_protocol(stream *self, const char *method, const char *message)
+{
+  PyObject *protocol = Py_XNewRef(self->protocol);
+  PyObject *exception, *text;
+  int rc = 0;
+
+  if (protocol == NULL)
+    return 0;
+  if (discard(PyObject_CallMethod(protocol, method, NULL)) < 0) {
+    rc = -1;
+    if (!transport_must_raise() && self->loop != NULL) {
+      exception = take_exception();
+      text = PyUnicode_FromString(message);
+      if (exception != NULL && text != NULL)
+        rc = report(self, text, exception);
+      Py_XDECREF(exception);
+      Py_XDECREF(text);
+    }
+  }
+  Py_DECREF(protocol);
+  return rc;
+}
+
+int
+transport_maybe_pause(stream *self)
+{
+  if (self->protocol_paused || (Py_ssize_t)self->out.bytes <= self->high_water)
+    return 0;
+  self->protocol_paused = true;
+  return tell_protocol(self, "pause_writing", "protocol.pause_writing() failed");
+}
+
+int
+transport_maybe_resume(stream *self)
+{
+  if (!self->protocol_paused || (Py_ssize_t)self->out.bytes > self->low_water)
+    return 0;
+  self->protocol_paused = false;
+  return tell_protocol(self, "resume_writing", "protocol.resume_writing() failed");
+}
+
+PyObject *
+transport_repr(stream *self)
+{
+  const char *life = self->sock == NULL ? " closed" : self->closing ? " closing" : "";
+
+  if (self->loop == NULL || self->loop->closed)
+    return PyUnicode_FromFormat("<StreamTransport%s fd=%d>", life, self->fd);
+  return PyUnicode_FromFormat("<StreamTransport%s fd=%d read=%s write=<%s, bufsize=%zu>>", life,
+                              self->fd,
+                              self->registered && stream_is_reading(self) ? "polling" : "idle",
+                              self->out.count > 0 ? "polling" : "idle", self->out.bytes);
+}

@@ -1,0 +1,30 @@
+/* What the transports keep in the module's state. */
+#ifndef BEAMLOOP_TRANSPORT_STATE_H
+#define BEAMLOOP_TRANSPORT_STATE_H
+
+typedef struct transport_state {
+  PyTypeObject *stream_type;
+  PyObject *transport_socket;  /* asyncio.trsock.TransportSocket */
+  PyObject *buffered_protocol; /* asyncio.protocols.BufferedProtocol */
+  PyObject *set_result;        /* asyncio.futures._set_result_unless_cancelled */
+  PyObject *set_nodelay;       /* asyncio.base_events._set_nodelay */
+  PyObject *str_data_received;
+  PyObject *str_get_buffer;
+  PyObject *str_buffer_updated;
+  PyObject *str_eof_received;
+  PyObject *minus_one;
+} transport_state;
+
+#define TRANSPORT_STATE_OBJECTS(apply, state)                                                      \
+  apply((state)->stream_type);                                                                     \
+  apply((state)->transport_socket);                                                                \
+  apply((state)->buffered_protocol);                                                               \
+  apply((state)->set_result);                                                                      \
+  apply((state)->set_nodelay);                                                                     \
+  apply((state)->str_data_received);                                                               \
+  apply((state)->str_get_buffer);                                                                  \
+  apply((state)->str_buffer_updated);                                                              \
+  apply((state)->str_eof_received);                                                                \
+  apply((state)->minus_one)
+
+#endif
