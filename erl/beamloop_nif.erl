@@ -6,8 +6,13 @@
 -export([nif_default_python/0, nif_interp_start/6, nif_interp_stop/2, nif_interp_atexit/1, nif_info/0]).
 -export([nif_call_submit/7, nif_call_cancel/1, nif_call_take/1, nif_call_taken/1]).
 -export([nif_loop_start/1, nif_loop_stop/1]).
--export([nif_channel_new/2, nif_channel_send/2, nif_channel_send_iovec/3, nif_channel_close/2,
-         nif_channel_info/1, nif_channel_live/0]).
+-export([nif_channel_new/3, nif_channel_close/2, nif_channel_info/1, nif_channel_live/0]).
+-export([nif_channel_send/2, nif_channel_send/3, nif_channel_send_binary/2,
+         nif_channel_send_binary/3, nif_channel_send_iovec/3, nif_channel_send_iovec/4,
+         nif_channel_send_many/2, nif_channel_send_cancel/1]).
+
+-type sent() :: ok | busy | {error, closed | too_large | system_limit}.
+-type sent_or_waits() :: ok | {wait, reference()} | {error, closed | too_large | system_limit}.
 
 -on_load(load/0).
 
@@ -62,17 +67,45 @@ nif_loop_stop(_Loop) ->
 nif_call_cancel(_Call) ->
     erlang:nif_error(not_loaded).
 
--spec nif_channel_new(pos_integer() | infinity, pid() | none) -> {ok, reference()} | {error, noproc}.
-nif_channel_new(_MaxSize, _Owner) ->
+-spec nif_channel_new({pos_integer() | infinity, pos_integer() | infinity,
+                       pos_integer() | infinity, non_neg_integer() | infinity},
+                      pid() | none, bytes | str) ->
+          {ok, reference()} | {error, noproc | system_limit}.
+nif_channel_new(_Limits, _Owner, _Binaries) ->
     erlang:nif_error(not_loaded).
 
--spec nif_channel_send(reference(), term()) -> ok | busy | declined | {error, closed | too_large}.
+-spec nif_channel_send(reference(), term()) -> declined | sent().
 nif_channel_send(_Channel, _Term) ->
     erlang:nif_error(not_loaded).
 
--spec nif_channel_send_iovec(reference(), [binary()], [reference()]) ->
-          ok | busy | {error, closed | too_large}.
+-spec nif_channel_send(reference(), term(), reference()) -> declined | sent_or_waits().
+nif_channel_send(_Channel, _Term, _Ref) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_channel_send_binary(reference(), binary()) -> sent().
+nif_channel_send_binary(_Channel, _Binary) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_channel_send_binary(reference(), binary(), reference()) -> sent_or_waits().
+nif_channel_send_binary(_Channel, _Binary, _Ref) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_channel_send_iovec(reference(), [binary()], [reference()]) -> sent().
 nif_channel_send_iovec(_Channel, _Iovec, _Handles) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_channel_send_iovec(reference(), [binary()], [reference()], reference()) ->
+          sent_or_waits().
+nif_channel_send_iovec(_Channel, _Iovec, _Handles, _Ref) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_channel_send_many(reference(), [term()]) ->
+          {more | declined | sent(), non_neg_integer(), [term()]}.
+nif_channel_send_many(_Channel, _Terms) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_channel_send_cancel(reference()) -> boolean().
+nif_channel_send_cancel(_Sender) ->
     erlang:nif_error(not_loaded).
 
 -spec nif_channel_close(reference(), both | write) -> ok.

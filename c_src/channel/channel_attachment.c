@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "../term/handles.h"
+#include "../term/term_ext.h"
 
 typedef struct channel_attachment {
   message_attachment base;
@@ -55,5 +56,41 @@ channel_attachment_new(ErlNifIOVec *iovec, void **resources, size_t count)
   self->base.part_count = part_count;
   self->iovec = iovec;
   self->resource_count = count;
+  return &self->base;
+}
+
+#define BINARY_HEADER_SIZE 6 /* version, tag, four bytes of length */
+
+typedef struct binary_attachment {
+  message_attachment base;
+  ErlNifIOVec *iovec;
+  message_part parts[2];
+  uint8_t header[BINARY_HEADER_SIZE];
+} binary_attachment;
+
+/* Any thread. */
+static void
+binary_release(message_attachment *base)
+{
+  binary_attachment *self = (binary_attachment *)base;
+  enif_free_iovec(self->iovec);
+  free(self);
+}
+
+message_attachment *
+channel_attachment_of_binary(ErlNifIOVec *iovec)
+{
+  binary_attachment *self = malloc(sizeof(*self));
+  if (self == NULL) {
+    enif_free_iovec(iovec);
+    return NULL;
+  }
+  self->base = (message_attachment){binary_release, self->parts, 2};
+  self->iovec = iovec;
+  self->header[0] = EXT_VERSION;
+  self->header[1] = EXT_BINARY;
+  ext_put_u32(self->header + 2, (uint32_t)iovec->size);
+  self->parts[0] = (message_part){self->header, BINARY_HEADER_SIZE};
+  self->parts[1] = (message_part){(const uint8_t *)iovec->iov[0].iov_base, iovec->size};
   return &self->base;
 }

@@ -12,4 +12,8 @@
  * failure too.  NULL when memory is short. */
 message_attachment *channel_attachment_new(ErlNifIOVec *iovec, void **resources, size_t count);
 
+/* The external format of one binary, which the iovec (taken over, made with a NULL environment) holds:
+ * two parts, the header and the binary.  NULL when memory is short. */
+message_attachment *channel_attachment_of_binary(ErlNifIOVec *iovec);
+
 #endif

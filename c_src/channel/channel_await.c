@@ -103,7 +103,7 @@ static PySendResult
 conclude(channel_await *self, int result, message *m, PyObject **out)
 {
   if (result == QUEUE_OK) {
-    *out = channel_decode(m);
+    *out = channel_decode(self->channel->channel, m);
     finish(self);
     return *out == NULL ? PYGEN_ERROR : PYGEN_RETURN;
   }

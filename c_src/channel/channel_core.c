@@ -16,6 +16,7 @@ channel_create(const queue_limits *limits)
     return NULL;
   }
   atomic_init(&c->refs, 1);
+  c->binaries_as_str = 0;
   queue_init(&c->to_python, limits);
   atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
   return c;

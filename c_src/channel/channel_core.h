@@ -13,7 +13,8 @@
 
 typedef struct channel {
   atomic_size_t refs;
-  queue to_python; /* Erlang sends, Python receives */
+  queue to_python;     /* Erlang sends, Python receives */
+  int binaries_as_str; /* constant: how Python gets binaries */
 } channel;
 
 /* The content of a handle resource; the Erlang face adds its own fields behind. */

@@ -2,13 +2,9 @@
 
 #include <string.h>
 
-#include "channel_attachment.h"
-#include "channel_core.h"
+#include "channel_nif_internal.h"
 #include "../term/handles.h"
 #include "../term/nif_encode.h"
-#include "../term/nif_terms.h"
-
-#define SCRATCH_SIZE 4096
 
 /* The resource behind a py_channel:channel(). */
 typedef struct erlang_handle {
@@ -19,32 +15,49 @@ typedef struct erlang_handle {
 
 static ErlNifResourceType *handle_type;
 
-/* Set at load, constant afterwards. */
-static struct {
-  ERL_NIF_TERM ok, busy, error, closed, too_large, system_limit, declined, infinity, none, noproc;
-  ERL_NIF_TERM write, size, max_size, messages, waiters, total_in, total_out;
-} atoms;
+channel_atoms_table channel_atoms;
 
 static void
 make_atoms(ErlNifEnv *env)
 {
-  atoms.ok = enif_make_atom(env, "ok");
-  atoms.busy = enif_make_atom(env, "busy");
-  atoms.error = enif_make_atom(env, "error");
-  atoms.closed = enif_make_atom(env, "closed");
-  atoms.too_large = enif_make_atom(env, "too_large");
-  atoms.system_limit = enif_make_atom(env, "system_limit");
-  atoms.declined = enif_make_atom(env, "declined");
-  atoms.infinity = enif_make_atom(env, "infinity");
-  atoms.none = enif_make_atom(env, "none");
-  atoms.noproc = enif_make_atom(env, "noproc");
-  atoms.write = enif_make_atom(env, "write");
-  atoms.size = enif_make_atom(env, "size");
-  atoms.max_size = enif_make_atom(env, "max_size");
-  atoms.messages = enif_make_atom(env, "messages");
-  atoms.waiters = enif_make_atom(env, "waiters");
-  atoms.total_in = enif_make_atom(env, "total_in");
-  atoms.total_out = enif_make_atom(env, "total_out");
+  channel_atoms_table *a = &channel_atoms;
+  const struct {
+    ERL_NIF_TERM *atom;
+    const char *name;
+  } all[] = {
+      {&a->ok, "ok"},
+      {&a->busy, "busy"},
+      {&a->error, "error"},
+      {&a->closed, "closed"},
+      {&a->too_large, "too_large"},
+      {&a->system_limit, "system_limit"},
+      {&a->declined, "declined"},
+      {&a->more, "more"},
+      {&a->wait, "wait"},
+      {&a->true_, "true"},
+      {&a->false_, "false"},
+      {&a->infinity, "infinity"},
+      {&a->none, "none"},
+      {&a->noproc, "noproc"},
+      {&a->bytes, "bytes"},
+      {&a->str, "str"},
+      {&a->write, "write"},
+      {&a->size, "size"},
+      {&a->max_size, "max_size"},
+      {&a->messages, "messages"},
+      {&a->max_messages, "max_messages"},
+      {&a->waiters, "waiters"},
+      {&a->receivers, "receivers"},
+      {&a->senders, "senders"},
+      {&a->total_in, "total_in"},
+      {&a->total_out, "total_out"},
+      {&a->kinds[QUEUE_COROUTINE], "coroutine"},
+      {&a->kinds[QUEUE_THREAD], "thread"},
+      {&a->kinds[QUEUE_PROCESS], "process"},
+  };
+  for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+    *all[i].atom = enif_make_atom(env, all[i].name);
+  }
 }
 
 /* The handle was all that Erlang had of the channel: nobody there can send any more. */
@@ -76,39 +89,60 @@ channel_nif_load(ErlNifEnv *env)
   make_atoms(env);
   handle_type = enif_open_resource_type_x(env, "py_channel", &init,
                                           ERL_NIF_RT_CREATE | ERL_NIF_RT_TAKEOVER, NULL);
-  return handle_type == NULL ? -1 : nif_encode_register_type(handle_type);
+  if (handle_type == NULL || nif_encode_register_type(handle_type) != 0) {
+    return -1;
+  }
+  return channel_send_nif_load(env);
 }
 
-static ERL_NIF_TERM
-make_error(ErlNifEnv *env, ERL_NIF_TERM reason)
+ERL_NIF_TERM
+channel_make_error(ErlNifEnv *env, ERL_NIF_TERM reason)
 {
-  return enif_make_tuple2(env, atoms.error, reason);
+  return enif_make_tuple2(env, channel_atoms.error, reason);
+}
+
+channel_handle *
+channel_nif_get(ErlNifEnv *env, ERL_NIF_TERM term)
+{
+  void *h;
+  return enif_get_resource(env, term, handle_type, &h) ? h : NULL;
 }
 
 static int
 get_channel(ErlNifEnv *env, ERL_NIF_TERM term, channel **out)
 {
-  void *h;
-  if (!enif_get_resource(env, term, handle_type, &h)) {
-    return 0;
+  channel_handle *h = channel_nif_get(env, term);
+  if (h != NULL) {
+    *out = h->channel;
   }
-  *out = ((channel_handle *)h)->channel;
-  return 1;
+  return h != NULL;
 }
 
+/* A number from least on, or infinity. */
 static int
-get_max_size(ErlNifEnv *env, ERL_NIF_TERM term, size_t *out)
+get_limit(ErlNifEnv *env, ERL_NIF_TERM term, ErlNifUInt64 least, size_t *out)
 {
   ErlNifUInt64 value;
-  if (enif_is_identical(term, atoms.infinity)) {
+  if (enif_is_identical(term, channel_atoms.infinity)) {
     *out = QUEUE_UNBOUNDED;
     return 1;
   }
-  if (!enif_get_uint64(env, term, &value) || value == 0) {
+  if (!enif_get_uint64(env, term, &value) || value < least) {
     return 0;
   }
   *out = value > QUEUE_UNBOUNDED ? QUEUE_UNBOUNDED : (size_t)value;
   return 1;
+}
+
+static int
+get_limits(ErlNifEnv *env, ERL_NIF_TERM term, queue_limits *out)
+{ /* {MaxSize, MaxMessages, HighWatermark, LowWatermark} */
+  const ERL_NIF_TERM *e;
+  int arity;
+  return enif_get_tuple(env, term, &arity, &e) && arity == 4 &&
+         get_limit(env, e[0], 1, &out->max_size) && get_limit(env, e[1], 1, &out->max_messages) &&
+         get_limit(env, e[2], 1, &out->high_watermark) &&
+         get_limit(env, e[3], 0, &out->low_watermark);
 }
 
 /* Makes the resource with its channel, registered; NULL when memory is short.  With one count. */
@@ -131,175 +165,29 @@ new_handle(const queue_limits *limits)
 
 ERL_NIF_TERM
 nif_channel_new(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{ /* (MaxSize, Owner) */
-  size_t max_size;
+{ /* (Limits, Owner, bytes | str) */
+  queue_limits limits;
   ErlNifPid owner;
   (void)argc;
-  int owned = !enif_is_identical(argv[1], atoms.none);
-  if (!get_max_size(env, argv[0], &max_size) ||
-      (owned && !enif_get_local_pid(env, argv[1], &owner))) {
+  int owned = !enif_is_identical(argv[1], channel_atoms.none);
+  int as_str = enif_is_identical(argv[2], channel_atoms.str);
+  if (!get_limits(env, argv[0], &limits) || (owned && !enif_get_local_pid(env, argv[1], &owner)) ||
+      (!as_str && !enif_is_identical(argv[2], channel_atoms.bytes))) {
     return enif_make_badarg(env);
   }
-  queue_limits limits = QUEUE_NO_LIMITS;
-  limits.max_size = max_size;
   erlang_handle *h = new_handle(&limits);
   if (h == NULL) {
-    return make_error(env, atoms.system_limit);
+    return channel_make_error(env, channel_atoms.system_limit);
   }
+  h->base.channel->binaries_as_str = as_str;
   ERL_NIF_TERM result;
   if (owned && enif_monitor_process(env, h, &owner, &h->owner) != 0) {
-    result = make_error(env, atoms.noproc);
+    result = channel_make_error(env, channel_atoms.noproc);
   } else {
-    result = enif_make_tuple2(env, atoms.ok, enif_make_resource(env, h));
+    result = enif_make_tuple2(env, channel_atoms.ok, enif_make_resource(env, h));
   }
   enif_release_resource(h);
   return result;
-}
-
-/* Sends, and says what came of it; the attachment (or NULL) is taken over. */
-static ERL_NIF_TERM
-send_payload(ErlNifEnv *env, channel *c, const uint8_t *data, size_t size,
-             message_attachment *attachment)
-{
-  int result = queue_send(&c->to_python, data, size, attachment);
-  if (result == QUEUE_OK) {
-    return atoms.ok;
-  }
-  if (attachment != NULL) {
-    attachment->release(attachment);
-  }
-  switch (result) {
-  case QUEUE_BUSY:
-    return atoms.busy;
-  case QUEUE_CLOSED:
-    return make_error(env, atoms.closed);
-  case QUEUE_TOO_LARGE:
-    return make_error(env, atoms.too_large);
-  default:
-    return make_error(env, atoms.system_limit);
-  }
-}
-
-ERL_NIF_TERM
-nif_channel_send(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{ /* (Channel, Term) */
-  channel *c;
-  uint8_t scratch[SCRATCH_SIZE];
-  nif_encoding encoding = {.data = scratch, .capacity = sizeof(scratch)};
-  message_attachment *attachment = NULL;
-  (void)argc;
-  if (!get_channel(env, argv[0], &c)) {
-    return enif_make_badarg(env);
-  }
-  if (!nif_encode_small(env, argv[1], &encoding)) {
-    return atoms.declined;
-  }
-  if (encoding.handle_count > 0) {
-    attachment = channel_attachment_new(NULL, encoding.handles, encoding.handle_count);
-    if (attachment == NULL) {
-      return make_error(env, atoms.system_limit);
-    }
-  }
-  return send_payload(env, c, scratch, encoding.size, attachment);
-}
-
-/* Keeps the resources behind those of a list of references that are handles: their number, -1 when
- * it is no proper list, and then nothing is kept. */
-static int
-keep_handles(ErlNifEnv *env, ERL_NIF_TERM list, void **out, unsigned capacity)
-{
-  ERL_NIF_TERM head;
-  unsigned count = 0;
-  while (count < capacity && enif_get_list_cell(env, list, &head, &list)) {
-    void *resource = nif_term_resource(env, head);
-    if (resource != NULL) {
-      handle_keep(resource);
-      out[count++] = resource;
-    }
-  }
-  if (enif_is_empty_list(env, list)) {
-    return (int)count;
-  }
-  while (count > 0) {
-    handle_release(out[--count]);
-  }
-  return -1;
-}
-
-/* What a send of an iovec carries: either a copy in the scratch or an attachment that refers to it.
- */
-typedef struct iovec_payload {
-  uint8_t scratch[SCRATCH_SIZE];
-  const uint8_t *data; /* scratch, or NULL */
-  size_t size;
-  message_attachment *attachment; /* or NULL */
-} iovec_payload;
-
-/* Takes over the iovec and the counts of the resources.  0, or -1 when memory is short. */
-static int
-fill_payload(iovec_payload *payload, ErlNifIOVec *iovec, void **resources, size_t count)
-{
-  payload->data = NULL;
-  payload->size = iovec->size;
-  payload->attachment = NULL;
-  if (iovec->size <= SCRATCH_SIZE) {
-    uint8_t *end = payload->scratch;
-    for (int i = 0; i < iovec->iovcnt; i++) {
-      memcpy(end, iovec->iov[i].iov_base, iovec->iov[i].iov_len);
-      end += iovec->iov[i].iov_len;
-    }
-    payload->data = payload->scratch;
-    enif_free_iovec(iovec);
-    iovec = NULL;
-  }
-  if (iovec != NULL || count > 0) {
-    payload->attachment = channel_attachment_new(iovec, resources, count);
-    return payload->attachment == NULL ? -1 : 0;
-  }
-  return 0;
-}
-
-/* Reads both lists: 1 good, 0 they are not what they should be, -1 memory is short. */
-static int
-get_payload(ErlNifEnv *env, ERL_NIF_TERM iovec_term, ERL_NIF_TERM handles, iovec_payload *payload)
-{
-  ErlNifIOVec *iovec = NULL;
-  ERL_NIF_TERM tail;
-  unsigned length;
-  if (!enif_get_list_length(env, handles, &length)) {
-    return 0;
-  }
-  void **resources = enif_alloc((length + 1) * sizeof(void *));
-  int count = keep_handles(env, handles, resources, length);
-  int result = 0;
-  if (count >= 0 && enif_inspect_iovec(NULL, SIZE_MAX, iovec_term, &tail, &iovec)) {
-    result = fill_payload(payload, iovec, resources, (size_t)count) == 0 ? 1 : -1;
-  } else {
-    while (count > 0) {
-      handle_release(resources[--count]);
-    }
-  }
-  enif_free(resources);
-  return result;
-}
-
-ERL_NIF_TERM
-nif_channel_send_iovec(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{ /* (Channel, Iovec, Handles) */
-  channel *c;
-  iovec_payload payload;
-  (void)argc;
-  if (!get_channel(env, argv[0], &c)) {
-    return enif_make_badarg(env);
-  }
-  int good = get_payload(env, argv[1], argv[2], &payload);
-  if (good == 0) {
-    return enif_make_badarg(env);
-  }
-  if (good < 0) {
-    return make_error(env, atoms.system_limit);
-  }
-  return send_payload(env, c, payload.data, payload.size, payload.attachment);
 }
 
 ERL_NIF_TERM
@@ -310,12 +198,30 @@ nif_channel_close(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
   if (!get_channel(env, argv[0], &c)) {
     return enif_make_badarg(env);
   }
-  if (enif_is_identical(argv[1], atoms.write)) {
+  if (enif_is_identical(argv[1], channel_atoms.write)) {
     queue_close(&c->to_python);
   } else {
     channel_close(c);
   }
-  return atoms.ok;
+  return channel_atoms.ok;
+}
+
+static ERL_NIF_TERM
+make_limit(ErlNifEnv *env, size_t value)
+{
+  return value == QUEUE_UNBOUNDED ? channel_atoms.infinity : enif_make_uint64(env, value);
+}
+
+/* #{coroutine => N, thread => N, process => N} */
+static ERL_NIF_TERM
+make_by_kind(ErlNifEnv *env, const size_t *counts)
+{
+  ERL_NIF_TERM values[QUEUE_KINDS], map;
+  for (int i = 0; i < QUEUE_KINDS; i++) {
+    values[i] = enif_make_uint64(env, counts[i]);
+  }
+  enif_make_map_from_arrays(env, channel_atoms.kinds, values, QUEUE_KINDS, &map);
+  return map;
 }
 
 ERL_NIF_TERM
@@ -329,20 +235,27 @@ nif_channel_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     return enif_make_badarg(env);
   }
   queue_get_info(&c->to_python, &info);
-  ERL_NIF_TERM keys[] = {atoms.size,     atoms.max_size,  atoms.closed, atoms.messages,
-                         atoms.total_in, atoms.total_out, atoms.busy,   atoms.waiters};
-  ERL_NIF_TERM values[] = {
-      enif_make_uint64(env, info.size),
-      info.limits.max_size == QUEUE_UNBOUNDED ? atoms.infinity
-                                              : enif_make_uint64(env, info.limits.max_size),
-      enif_make_atom(env, info.closed ? "true" : "false"),
-      enif_make_uint64(env, info.messages),
-      enif_make_uint64(env, info.total_in),
-      enif_make_uint64(env, info.total_out),
-      enif_make_uint64(env, info.busy),
-      enif_make_uint64(env, queue_count_kinds(info.waiters)),
+  const channel_atoms_table *a = &channel_atoms;
+  ERL_NIF_TERM pairs[][2] = {
+      {a->size, enif_make_uint64(env, info.size)},
+      {a->max_size, make_limit(env, info.limits.max_size)},
+      {a->closed, info.closed ? a->true_ : a->false_},
+      {a->messages, enif_make_uint64(env, info.messages)},
+      {a->max_messages, make_limit(env, info.limits.max_messages)},
+      {a->total_in, enif_make_uint64(env, info.total_in)},
+      {a->total_out, enif_make_uint64(env, info.total_out)},
+      {a->busy, enif_make_uint64(env, info.busy)},
+      {a->waiters, enif_make_uint64(env, queue_count_kinds(info.waiters))},
+      {a->receivers, make_by_kind(env, info.waiters)},
+      {a->senders, make_by_kind(env, info.senders)},
   };
-  enif_make_map_from_arrays(env, keys, values, sizeof(keys) / sizeof(keys[0]), &map);
+  enum { COUNT = sizeof(pairs) / sizeof(pairs[0]) };
+  ERL_NIF_TERM keys[COUNT], values[COUNT];
+  for (int i = 0; i < COUNT; i++) {
+    keys[i] = pairs[i][0];
+    values[i] = pairs[i][1];
+  }
+  enif_make_map_from_arrays(env, keys, values, COUNT, &map);
   return map;
 }
 

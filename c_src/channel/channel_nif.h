@@ -9,17 +9,34 @@ int channel_nif_load(ErlNifEnv *env);
 
 /* Plain NIFs, all O(1) but for what is said; badarg for arguments of a wrong type. */
 
-/* nif_channel_new/2 (MaxSize :: pos_integer() | infinity, Owner :: pid() | none): {ok, Channel}, or
- * {error, noproc} when the owner is dead. */
+/* nif_channel_new/3 ({MaxSize, MaxMessages, HighWatermark, LowWatermark}, Owner :: pid() | none,
+ * bytes | str): {ok, Channel}, or {error, noproc} when the owner is dead.  The limits are positive
+ * integers (LowWatermark may be 0) or infinity. */
 ERL_NIF_TERM nif_channel_new(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
 /* nif_channel_send/2 (Channel, Term): ok | busy | {error, closed | too_large}; declined when the
- * term has to come through nif_channel_send_iovec. */
+ * term has to come through nif_channel_send_iovec.
+ *
+ * nif_channel_send/3 (Channel, Term, Ref): instead of busy, {wait, Sender}; the process gets
+ * {Ref, ok | {error, closed}} when its message was sent or refused.  So with Ref below. */
 ERL_NIF_TERM nif_channel_send(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
-/* nif_channel_send_iovec/3 (Channel, Iovec, Handles): as above, but never declined.  Iovec is what
- * term_to_iovec gave; Handles is the list of the handles in the term.  O(length of both). */
+/* nif_channel_send_binary/2,3 (Channel, Binary[, Ref]): as above, but never declined; the binary, of
+ * more than 64 bytes, is kept by reference. */
+ERL_NIF_TERM nif_channel_send_binary(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+
+/* nif_channel_send_iovec/3,4 (Channel, Iovec, Handles[, Ref]): as above, never declined.  Iovec is
+ * what term_to_iovec gave; Handles is the list of the handles in the term.  O(length of both). */
 ERL_NIF_TERM nif_channel_send_iovec(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+
+/* nif_channel_send_many/2 (Channel, Terms): {Result, Sent, Rest}: the first Sent terms were sent, Rest
+ * was not.  Result is that of the first term of Rest, or more when the call has done enough, or
+ * Rest is no list with a head. */
+ERL_NIF_TERM nif_channel_send_many(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+
+/* nif_channel_send_cancel/1 (Sender): true, the message was not sent and there will be no answer;  or
+ * false, the answer is there or under way. */
+ERL_NIF_TERM nif_channel_send_cancel(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
 /* nif_channel_close/2 (Channel, both | write): ok. */
 ERL_NIF_TERM nif_channel_close(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);

@@ -62,7 +62,7 @@ void *channel_ref_resource(channel_state *state, PyObject *object); /* borrowed,
 
 /* channel_type.c */
 extern PyType_Spec channel_type_spec;
-PyObject *channel_decode(message *m); /* consumes m; NULL with an exception */
+PyObject *channel_decode(const channel *c, message *m); /* consumes m; NULL with an exception */
 void channel_set_closed(channel_state *state);
 int channel_parse_timeout(PyObject *timeout, int64_t *out); /* nanoseconds, or -1 for none */
 

@@ -53,14 +53,23 @@ is_bare_binary(const message_attachment *a)
 }
 
 static PyObject *
-decode_parts(const message *m)
+decode_parts(const message *m, unsigned flags)
 {
   const message_attachment *a = m->attachment;
   if (is_bare_binary(a)) {
-    return PyBytes_FromStringAndSize((const char *)a->parts[1].data, (Py_ssize_t)a->parts[1].size);
+    const char *data = (const char *)a->parts[1].data;
+    Py_ssize_t size = (Py_ssize_t)a->parts[1].size;
+    if (!(flags & TERM_BINARIES_STR)) {
+      return PyBytes_FromStringAndSize(data, size);
+    }
+    PyObject *text = PyUnicode_DecodeUTF8(data, size, "strict");
+    if (text != NULL) {
+      return text;
+    }
+    PyErr_Clear(); /* the codec says what is wrong */
   }
   if (a->part_count == 1) {
-    return term_link_decode(a->parts[0].data, m->size, 0);
+    return term_link_decode(a->parts[0].data, m->size, flags);
   }
   uint8_t *flat = malloc(m->size + 1);
   if (flat == NULL) {
@@ -71,15 +80,17 @@ decode_parts(const message *m)
     memcpy(flat + end, a->parts[i].data, a->parts[i].size);
     end += a->parts[i].size;
   }
-  PyObject *object = term_link_decode(flat, end, 0);
+  PyObject *object = term_link_decode(flat, end, flags);
   free(flat);
   return object;
 }
 
 PyObject *
-channel_decode(message *m)
+channel_decode(const channel *c, message *m)
 {
-  PyObject *object = m->data != NULL ? term_link_decode(m->data, m->size, 0) : decode_parts(m);
+  unsigned flags = c->binaries_as_str ? TERM_BINARIES_STR : 0;
+  PyObject *object =
+      m->data != NULL ? term_link_decode(m->data, m->size, flags) : decode_parts(m, flags);
   message_release(m);
   return object;
 }
@@ -242,7 +253,7 @@ channel_receive(PyObject *self, PyObject *args, PyObject *kwargs)
   }
   int result = receive_message((channel_object *)self, nanoseconds, &m);
   if (result == QUEUE_OK) {
-    return channel_decode(&m);
+    return channel_decode(queue_owner(self), &m);
   }
   if (result == QUEUE_CLOSED) {
     channel_set_closed(((channel_object *)self)->state);
@@ -255,7 +266,9 @@ channel_iternext(PyObject *self)
 {
   message m;
   /* QUEUE_CLOSED ends the iteration: NULL without an exception. */
-  return receive_message((channel_object *)self, -1, &m) == QUEUE_OK ? channel_decode(&m) : NULL;
+  return receive_message((channel_object *)self, -1, &m) == QUEUE_OK
+             ? channel_decode(queue_owner(self), &m)
+             : NULL;
 }
 
 static PyObject *
@@ -269,7 +282,7 @@ channel_try_receive(PyObject *self, PyObject *args, PyObject *kwargs)
   }
   switch (queue_take(&queue_owner(self)->to_python, &m)) {
   case QUEUE_OK:
-    return channel_decode(&m);
+    return channel_decode(queue_owner(self), &m);
   case QUEUE_EMPTY:
     return Py_NewRef(fallback);
   default:

@@ -11,8 +11,11 @@ CHANNEL_SOURCES = \
 	c_src/channel/channel_module.c \
 	c_src/channel/channel_nif.c \
 	c_src/channel/channel_nif.h \
+	c_src/channel/channel_nif_internal.h \
 	c_src/channel/channel_python.h \
 	c_src/channel/channel_ref.c \
+	c_src/channel/channel_send_nif.c \
+	c_src/channel/channel_send_wait_nif.c \
 	c_src/channel/channel_type.c \
 	c_src/channel/channel_wait.c \
 	c_src/channel/cpu_relax.h \

@@ -162,6 +162,39 @@ message_detach(message *m)
   atomic_fetch_sub_explicit(&live_blocks, 1, memory_order_relaxed);
 }
 
+/* A payload that waits outside of a store. */
+typedef struct payload_copy {
+  message_attachment base;
+  message_part part;
+  message_attachment *along;
+  uint8_t data[];
+} payload_copy;
+
+/* Any thread. */
+static void
+payload_copy_release(message_attachment *base)
+{
+  payload_copy *self = (payload_copy *)base;
+  if (self->along != NULL) {
+    self->along->release(self->along);
+  }
+  free(self);
+}
+
+message_attachment *
+message_attachment_copy(const uint8_t *data, size_t size, message_attachment *along)
+{
+  payload_copy *self = malloc(sizeof(*self) + size);
+  if (self == NULL) {
+    return NULL;
+  }
+  memcpy(self->data, data, size);
+  self->part = (message_part){self->data, size};
+  self->along = along;
+  self->base = (message_attachment){payload_copy_release, &self->part, 1};
+  return &self->base;
+}
+
 int
 message_push(message_store *store, const message *m)
 {

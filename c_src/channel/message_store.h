@@ -61,6 +61,11 @@ void message_attach(message *m, message_attachment *attachment);
 /* Undoes message_attach: the attachment is its maker's again. */
 void message_detach(message *m);
 
+/* An attachment that holds a copy of the payload, and with it another one (or NULL), which is taken over
+ * on success.  NULL when memory is short. */
+message_attachment *message_attachment_copy(const uint8_t *data, size_t size,
+                                            message_attachment *along);
+
 /* Appends.  0, or -1 when memory is short: nothing was stored. */
 int message_push(message_store *store, const message *m);
 

@@ -99,7 +99,15 @@ bad_options_are_badarg(_Config) ->
     [?assertError(badarg, py_channel:new(Options))
      || Options <- [[], #{size => 1}, #{max_size => 0}, #{max_size => -1}, #{max_size => 1.5},
                     #{max_size => none}, #{max_size => <<"10">>}, #{owner => me},
-                    #{owner => none}, #{max_size => 10, other => 1}]],
+                    #{owner => none}, #{max_size => 10, other => 1}, #{max_messages => 0},
+                    #{max_messages => -1}, #{max_messages => many}, #{high_watermark => 0},
+                    #{high_watermark => <<"1">>}, #{low_watermark => -1}, #{low_watermark => 0.5},
+                    #{low_watermark => infinity}, #{low_watermark => 10, high_watermark => 10},
+                    #{low_watermark => 10, max_size => 10}, #{low_watermark => none},
+                    #{binaries => list}, #{binaries => <<"str">>}]],
+    {ok, _} = py_channel:new(#{max_messages => infinity, high_watermark => infinity}),
+    {ok, _} = py_channel:new(#{max_size => 100, high_watermark => 50, low_watermark => 0,
+                               max_messages => 1 bsl 40, binaries => bytes}),
     {ok, _} = py_channel:new(#{max_size => infinity}),
     {ok, _} = py_channel:new(#{max_size => 1 bsl 63, owner => self()}),
     {ok, _} = py_channel:new(#{}),
@@ -109,6 +117,8 @@ what_is_no_channel_is_badarg(_Config) ->
     [begin
          ?assertError(badarg, py_channel:send(Bad, 1)),
          ?assertError(badarg, py_channel:send(Bad, <<0:100000>>)),
+         ?assertError(badarg, py_channel:send(Bad, 1, 10)),
+         ?assertError(badarg, py_channel:send_many(Bad, [1])),
          ?assertError(badarg, py_channel:close(Bad)),
          ?assertError(badarg, py_channel:close(Bad, write)),
          ?assertError(badarg, py_channel:info(Bad))
@@ -161,8 +171,10 @@ close_is_idempotent(_Config) ->
 
 info_counts(_Config) ->
     {ok, Channel} = py_channel:new(),
+    Nobody = #{coroutine => 0, thread => 0, process => 0},
     ?assertEqual(#{size => 0, max_size => infinity, closed => false, messages => 0,
-                   total_in => 0, total_out => 0, busy => 0, waiters => 0},
+                   max_messages => infinity, total_in => 0, total_out => 0, busy => 0, waiters => 0,
+                   receivers => Nobody, senders => Nobody},
                  py_channel:info(Channel)),
     ok = py_channel:send(Channel, a),
     ok = py_channel:send(Channel, <<0:(8 * 100)>>),
@@ -173,6 +185,7 @@ info_counts(_Config) ->
     {ok, _} = call(take, [Channel]),
     Waiting = start_call(take, [Channel]),
     wait_until(fun() -> maps:get(waiters, py_channel:info(Channel)) =:= 1 end),
+    #{receivers := #{thread := 1, coroutine := 0, process := 0}} = py_channel:info(Channel),
     ok = py_channel:send(Channel, 5),
     {ok, 5} = result(Waiting),
     #{waiters := 0, size := 0, total_out := 3} = py_channel:info(Channel).
