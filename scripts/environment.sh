@@ -1,4 +1,5 @@
-# What `./run` needs to start the configured programs.  Sourced; needs $top, $build and $venv.
+# What `./run` needs to start the configured programs.  Sourced; needs $top, $build, $venv and
+# $python.
 
 # configured NAME: what configure found, as the Makefile has it.
 configured() {
@@ -9,6 +10,8 @@ extend_environment() {
   export PYTHONPATH=$build/lib/beamloop/priv/python${PYTHONPATH:+:$PYTHONPATH}
   export ERL_LIBS=$build/lib${ERL_LIBS:+:$ERL_LIBS}
   export VIRTUAL_ENV=$venv
+  # A `./run` below keeps to the interpreter, whichever the path now names first.
+  export PYTHON=$python
   export PATH=$venv/bin:$(dirname "$(configured ERL)"):$PATH
   # Every VM below, the ones that a test starts too, has Python run in the virtual environment.
   export ERL_ZFLAGS="-beamloop venv '\"$venv\"'${ERL_ZFLAGS:+ $ERL_ZFLAGS}"

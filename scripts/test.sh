@@ -2,7 +2,7 @@
 
 . "$top/scripts/lint.sh"
 
-all_suites=(lint c python pip conformance erl vm demo)
+all_suites=(lint c python pip conformance erl vm examples demo)
 passed=0 failed=0 skipped=0
 
 # run_suites [SUITE...] [ARGUMENT...]: what follows the names of suites goes to the last of them.
@@ -163,6 +163,13 @@ common_test() (
 suite_vm() {
   [ $# != 0 ] || set -- tests/vm
   run_part "vm: ${*/#tests\//}" count_pytest 900 "$top/run" vm-pytest -q -p no:faulthandler --timeout 120 --timeout-method thread "$@"
+}
+
+# Against servers in processes of their own: the VM, and an ordinary Python on each loop.
+suite_examples() {
+  [ $# != 0 ] || set -- tests/examples
+  run_part "examples: ${*/#tests\//}" count_pytest 600 \
+    "$top/run" python -m pytest -q --timeout 120 "$@"
 }
 
 suite_demo() {
