@@ -1,0 +1,132 @@
+/* What the primitives under a channel cost here and now: a NIF library of the benchmark. */
+#include <erl_nif.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <string.h>
+#include <time.h>
+
+static int64_t
+now_ns(void)
+{
+  struct timespec ts;
+  clock_gettime(CLOCK_MONOTONIC, &ts);
+  return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+static ERL_NIF_TERM
+nothing(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{ /* (Any) */
+  (void)env, (void)argc;
+  return argv[0];
+}
+
+/* The smallest thing that keeps a binary by reference beyond the call, and lets it go. */
+static ERL_NIF_TERM
+pin(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{ /* (Binary) */
+  ErlNifIOVec *iovec = NULL;
+  ERL_NIF_TERM tail;
+  (void)argc;
+  if (!enif_inspect_iovec(NULL, 1, enif_make_list1(env, argv[0]), &tail, &iovec)) {
+    return enif_make_badarg(env);
+  }
+  enif_free_iovec(iovec);
+  return argv[0];
+}
+
+/* Nanoseconds for one copy of Size bytes that are in the cache. */
+static ERL_NIF_TERM
+copy(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{ /* (Size, Times) */
+  static uint8_t from[1 << 16], to[1 << 16];
+  unsigned size, times;
+  (void)argc;
+  if (!enif_get_uint(env, argv[0], &size) || size > sizeof(from) ||
+      !enif_get_uint(env, argv[1], &times)) {
+    return enif_make_badarg(env);
+  }
+  int64_t start = now_ns();
+  for (unsigned i = 0; i < times; i++) {
+    from[i % size]++;
+    memcpy(to, from, size);
+    __asm__ volatile("" : : "r"(to) : "memory");
+  }
+  return enif_make_double(env, (double)(now_ns() - start) / times);
+}
+
+/* A place where one side puts a token and the other waits for it. */
+typedef struct mailbox {
+  pthread_mutex_t lock;
+  pthread_cond_t cond;
+  int full; /* guarded by lock */
+} mailbox;
+
+#define MAILBOX_INIT {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0}
+
+static void
+put(mailbox *box)
+{
+  pthread_mutex_lock(&box->lock);
+  box->full = 1;
+  pthread_mutex_unlock(&box->lock);
+  pthread_cond_signal(&box->cond);
+}
+
+static void
+take(mailbox *box)
+{
+  pthread_mutex_lock(&box->lock);
+  while (!box->full) {
+    pthread_cond_wait(&box->cond, &box->lock);
+  }
+  box->full = 0;
+  pthread_mutex_unlock(&box->lock);
+}
+
+typedef struct echo {
+  mailbox to, back;
+  unsigned rounds;
+} echo;
+
+static void *
+echo_main(void *arg)
+{
+  echo *e = arg;
+  for (unsigned i = 0; i < e->rounds; i++) {
+    take(&e->to);
+    put(&e->back);
+  }
+  return NULL;
+}
+
+/* Round trips between two threads that wake each other by condition variables, not pinned: a list of
+ * nanoseconds.  On a dirty scheduler. */
+static ERL_NIF_TERM
+ping_pong(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{ /* (Rounds) */
+  echo e = {MAILBOX_INIT, MAILBOX_INIT, 0};
+  pthread_t thread;
+  ERL_NIF_TERM times = enif_make_list(env, 0);
+  (void)argc;
+  if (!enif_get_uint(env, argv[0], &e.rounds) ||
+      pthread_create(&thread, NULL, echo_main, &e) != 0) {
+    return enif_make_badarg(env);
+  }
+  for (unsigned i = 0; i < e.rounds; i++) {
+    int64_t start = now_ns();
+    put(&e.to);
+    take(&e.back);
+    times = enif_make_list_cell(env, enif_make_int64(env, now_ns() - start), times);
+  }
+  pthread_join(thread, NULL);
+  return times;
+}
+
+static ErlNifFunc functions[] = {
+    {"nothing", 1, nothing, 0},
+    {"pin", 1, pin, 0},
+    {"copy", 2, copy, 0},
+    {"ping_pong", 1, ping_pong, ERL_NIF_DIRTY_JOB_IO_BOUND},
+};
+
+ERL_NIF_INIT(channel_bench, functions, NULL, NULL, NULL, NULL)
