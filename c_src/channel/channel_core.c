@@ -11,7 +11,8 @@ static atomic_size_t live;
 channel *
 channel_create(const queue_limits *limits)
 {
-  channel *c = malloc(sizeof(*c));
+  /* Its parts are on cache lines of their own. */
+  channel *c = aligned_alloc(_Alignof(channel), sizeof(*c));
   if (c == NULL) {
     return NULL;
   }
@@ -50,8 +51,10 @@ channel_decref(channel *c)
     return;
   }
   pthread_t thread;
+  queue_info info;
+  queue_get_info(&c->to_python, &info);
   /* The new thread inherits a mask that blocks what ours block. */
-  if (c->to_python.messages > RELEASE_AT_ONCE_MAX &&
+  if (info.messages > RELEASE_AT_ONCE_MAX &&
       pthread_create(&thread, NULL, destroy_on_thread, c) == 0) {
     pthread_detach(thread);
   } else {

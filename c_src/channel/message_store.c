@@ -7,11 +7,21 @@
 #define CHUNK_SLOTS 126
 #define SEGMENT_FIRST 4096
 #define SEGMENT_MAX 65536
+#define SPARE_SEGMENTS 8
+
+/* More than the messages of any segment. */
+#define STORE_HOLDS ((size_t)1 << 40)
+
+#define CACHE_LINE 64
 
 struct message_segment {
-  atomic_size_t holds; /* one for each unreleased message, one for the store that writes to it */
+  /* STORE_HOLDS while a store writes to it, less one for each message that was released; from then on
+   * one for each that was not.  So a writer does not touch what the releasing threads write. */
+  atomic_size_t holds;
+  char apart[CACHE_LINE - sizeof(atomic_size_t)];
   size_t capacity;
-  size_t used; /* guarded by the queue's lock */
+  size_t used;    /* guarded by the queue's lock, and so: */
+  size_t written; /* messages */
   uint8_t data[];
 };
 
@@ -24,59 +34,109 @@ struct message_chunk {
 
 static atomic_size_t live_blocks;
 
+/* Segments of SEGMENT_MAX that nobody uses, kept for the next need. */
+static _Atomic(message_segment *) spare_segments[SPARE_SEGMENTS];
+
+/* Any thread. */
+static message_segment *
+spare_segment(void)
+{
+  for (int i = 0; i < SPARE_SEGMENTS; i++) {
+    if (atomic_load_explicit(&spare_segments[i], memory_order_relaxed) != NULL) {
+      message_segment *s = atomic_exchange(&spare_segments[i], NULL);
+      if (s != NULL) {
+        return s;
+      }
+    }
+  }
+  return NULL;
+}
+
+static void
+segment_reset(message_segment *s)
+{
+  atomic_store_explicit(&s->holds, STORE_HOLDS, memory_order_relaxed);
+  s->used = 0;
+  s->written = 0;
+}
+
 static message_segment *
 segment_new(size_t capacity)
 {
-  message_segment *s = malloc(sizeof(*s) + capacity);
+  message_segment *s = capacity == SEGMENT_MAX ? spare_segment() : NULL;
+  if (s == NULL) {
+    s = malloc(sizeof(*s) + capacity);
+  }
   if (s == NULL) {
     return NULL;
   }
-  atomic_init(&s->holds, 1);
   s->capacity = capacity;
-  s->used = 0;
+  segment_reset(s);
   atomic_fetch_add_explicit(&live_blocks, 1, memory_order_relaxed);
   return s;
 }
 
 /* Any thread. */
 static void
-segment_drop(message_segment *s)
+segment_free(message_segment *s)
 {
-  if (atomic_fetch_sub_explicit(&s->holds, 1, memory_order_acq_rel) == 1) {
-    atomic_fetch_sub_explicit(&live_blocks, 1, memory_order_relaxed);
-    free(s);
+  atomic_fetch_sub_explicit(&live_blocks, 1, memory_order_relaxed);
+  for (int i = 0; s->capacity == SEGMENT_MAX && i < SPARE_SEGMENTS; i++) {
+    message_segment *none = NULL;
+    if (atomic_load_explicit(&spare_segments[i], memory_order_relaxed) == NULL &&
+        atomic_compare_exchange_strong(&spare_segments[i], &none, s)) {
+      return;
+    }
+  }
+  free(s);
+}
+
+/* Any thread.  Takes away so many holds. */
+static void
+segment_drop(message_segment *s, size_t count)
+{
+  if (atomic_fetch_sub_explicit(&s->holds, count, memory_order_acq_rel) == count) {
+    segment_free(s);
+  }
+}
+
+void
+message_segment_retire(message_segment *s)
+{
+  if (s != NULL) {
+    segment_drop(s, STORE_HOLDS - s->written);
   }
 }
 
 /* The segment with room for size bytes.  Segments start small, so that a channel that carries
  * little stays small, and grow to SEGMENT_MAX; a larger payload gets one of its own size. */
 static message_segment *
-segment_for(message_store *store, size_t size)
+segment_for(message_segment **current, size_t size)
 {
-  message_segment *s = store->segment;
+  message_segment *s = *current;
   size_t capacity = SEGMENT_FIRST;
   if (s != NULL) {
-    /* Only the store holds it: every message in it is gone, write from the start again. */
-    if (atomic_load_explicit(&s->holds, memory_order_acquire) == 1) {
-      s->used = 0;
-    }
     if (s->capacity - s->used >= size) {
+      return s;
+    }
+    /* Every message in it is gone: write from the start again. */
+    if (s->capacity >= size &&
+        atomic_load_explicit(&s->holds, memory_order_acquire) == STORE_HOLDS - s->written) {
+      segment_reset(s);
       return s;
     }
     capacity = s->capacity * 4 > SEGMENT_MAX ? SEGMENT_MAX : s->capacity * 4;
   }
   s = segment_new(capacity > size ? capacity : size);
   if (s != NULL) {
-    if (store->segment != NULL) {
-      segment_drop(store->segment);
-    }
-    store->segment = s;
+    message_segment_retire(*current);
+    *current = s;
   }
   return s;
 }
 
 int
-message_copy_in(message_store *store, const uint8_t *data, size_t size, message *out)
+message_copy_in(message_segment **segment, const uint8_t *data, size_t size, message *out)
 {
   out->data = NULL;
   out->size = size;
@@ -85,7 +145,7 @@ message_copy_in(message_store *store, const uint8_t *data, size_t size, message 
   if (size == 0) {
     return 0;
   }
-  message_segment *s = segment_for(store, size);
+  message_segment *s = segment_for(segment, size);
   if (s == NULL) {
     return -1;
   }
@@ -93,7 +153,7 @@ message_copy_in(message_store *store, const uint8_t *data, size_t size, message 
   out->data = s->data + s->used;
   out->segment = s;
   s->used += size;
-  atomic_fetch_add_explicit(&s->holds, 1, memory_order_relaxed);
+  s->written++;
   return 0;
 }
 
@@ -101,7 +161,7 @@ void
 message_release(message *m)
 {
   if (m->segment != NULL) {
-    segment_drop(m->segment);
+    segment_drop(m->segment, 1);
     m->segment = NULL;
   }
   if (m->attachment != NULL) {
@@ -112,32 +172,11 @@ message_release(message *m)
   m->data = NULL;
 }
 
-void
-message_store_init(message_store *store)
-{
-  memset(store, 0, sizeof(*store));
-}
-
-void
-message_store_clear(message_store *store)
-{
-  message m;
-  while (message_pop(store, &m)) {
-    message_release(&m);
-  }
-  free(store->head);
-  free(store->spare);
-  if (store->segment != NULL) {
-    segment_drop(store->segment);
-  }
-  message_store_init(store);
-}
-
 static message_chunk *
-chunk_new(message_store *store)
+chunk_new(message_list *list)
 {
-  message_chunk *c = store->spare;
-  store->spare = NULL;
+  message_chunk *c = list->spare;
+  list->spare = NULL;
   if (c == NULL) {
     c = malloc(sizeof(*c));
   }
@@ -196,20 +235,20 @@ message_attachment_copy(const uint8_t *data, size_t size, message_attachment *al
 }
 
 int
-message_push(message_store *store, const message *m)
+message_push(message_list *list, const message *m)
 {
-  message_chunk *c = store->tail;
+  message_chunk *c = list->tail;
   if (c == NULL || c->end == CHUNK_SLOTS) {
-    c = chunk_new(store);
+    c = chunk_new(list);
     if (c == NULL) {
       return -1;
     }
-    if (store->tail == NULL) {
-      store->head = c;
+    if (list->tail == NULL) {
+      list->head = c;
     } else {
-      store->tail->next = c;
+      list->tail->next = c;
     }
-    store->tail = c;
+    list->tail = c;
   }
   c->slots[c->end++] = *m;
   return 0;
@@ -217,32 +256,32 @@ message_push(message_store *store, const message *m)
 
 /* A free slot before the first message, which becomes the first. */
 static message *
-slot_before_head(message_store *store)
+slot_before_head(message_list *list)
 {
-  message_chunk *c = store->head;
+  message_chunk *c = list->head;
   if (c != NULL && c->first == c->end) {
     c->first = c->end = CHUNK_SLOTS;
   }
   if (c == NULL || c->first == 0) {
-    c = chunk_new(store);
+    c = chunk_new(list);
     if (c == NULL) {
       abort();
     }
     c->first = c->end = CHUNK_SLOTS;
-    c->next = store->head;
-    store->head = c;
-    if (store->tail == NULL) {
-      store->tail = c;
+    c->next = list->head;
+    list->head = c;
+    if (list->tail == NULL) {
+      list->tail = c;
     }
   }
   return &c->slots[--c->first];
 }
 
 void
-message_push_back(message_store *store, const message *m)
+message_push_back(message_list *list, const message *m)
 {
-  message *slot = slot_before_head(store);
-  message_chunk *c = store->head;
+  message *slot = slot_before_head(list);
+  message_chunk *c = list->head;
   size_t i = c->first + 1;
   /* Messages that were given back earlier may be older than this one: they stay in front. */
   for (;;) {
@@ -263,9 +302,15 @@ message_push_back(message_store *store, const message *m)
 }
 
 int
-message_pop(message_store *store, message *out)
+message_list_is_empty(const message_list *list)
 {
-  message_chunk *c = store->head;
+  return list->head == NULL || list->head->first == list->head->end;
+}
+
+int
+message_pop(message_list *list, message *out)
+{
+  message_chunk *c = list->head;
   if (c == NULL || c->first == c->end) {
     return 0;
   }
@@ -275,11 +320,43 @@ message_pop(message_store *store, message *out)
   }
   c->first = c->end = 0;
   if (c->next != NULL) {
-    store->head = c->next;
-    free(store->spare);
-    store->spare = c;
+    list->head = c->next;
+    free(list->spare);
+    list->spare = c;
   }
   return 1;
+}
+
+void
+message_move_all(message_list *from, message_list *to)
+{
+  message_chunk *spare = to->spare;
+  if (spare == NULL) {
+    spare = to->head; /* an empty list may still have one chunk */
+  } else {
+    free(to->head);
+  }
+  to->head = from->head;
+  to->tail = from->tail;
+  to->spare = NULL;
+  from->head = from->tail = NULL;
+  if (from->spare == NULL) {
+    from->spare = spare;
+  } else {
+    free(spare);
+  }
+}
+
+void
+message_list_clear(message_list *list)
+{
+  message m;
+  while (message_pop(list, &m)) {
+    message_release(&m);
+  }
+  free(list->head);
+  free(list->spare);
+  *list = (message_list){.head = NULL};
 }
 
 size_t

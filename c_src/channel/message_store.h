@@ -1,11 +1,11 @@
-/* The messages of one queue: a deque of descriptors that keeps the boundaries, and their payload.
+/* The messages of one queue: lists of descriptors that keep the boundaries, and their payload.
  *
  * Plain C.  A small payload is copied into the current segment, a block that many messages share
  * and that is written again from its start when all of them are gone; a payload that is not copied
  * belongs to an attachment, whose owner says how it is released.  Nothing here costs more when more
  * is queued: descriptors live in linked chunks, none is ever moved to grow.
  *
- * The deque is guarded by the queue's lock; releasing a message is not, and needs none.
+ * Lists and segments are guarded by the queue's locks; releasing a message is not, and needs none.
  */
 #ifndef BEAMLOOP_MESSAGE_STORE_H
 #define BEAMLOOP_MESSAGE_STORE_H
@@ -39,21 +39,19 @@ typedef struct message {
   message_attachment *attachment; /* or NULL */
 } message;
 
-typedef struct message_store {
+/* Zero-initialised is empty. */
+typedef struct message_list {
   message_chunk *head;
   message_chunk *tail;
-  message_chunk *spare;     /* an empty chunk kept for the next need, or NULL */
-  message_segment *segment; /* where the next small payload goes, or NULL */
-} message_store;
+  message_chunk *spare; /* an empty chunk kept for the next need, or NULL */
+} message_list;
 
-void message_store_init(message_store *store);
+/* Copies the payload into *segment (or NULL), or a new one that takes its place, and fills *out
+ * (sequence aside).  0, or -1 when memory is short.  The message must be released, stored or not. */
+int message_copy_in(message_segment **segment, const uint8_t *data, size_t size, message *out);
 
-/* Releases what is still stored. */
-void message_store_clear(message_store *store);
-
-/* Copies the payload into the current segment and fills *out (sequence aside).  0, or -1 when
- * memory is short.  The message must be released, stored or not. */
-int message_copy_in(message_store *store, const uint8_t *data, size_t size, message *out);
+/* Nobody writes to it any more: it goes with its last message.  NULL does nothing. */
+void message_segment_retire(message_segment *segment);
 
 /* Makes the attachment the message's own: it is released with it. */
 void message_attach(message *m, message_attachment *attachment);
@@ -67,14 +65,22 @@ message_attachment *message_attachment_copy(const uint8_t *data, size_t size,
                                             message_attachment *along);
 
 /* Appends.  0, or -1 when memory is short: nothing was stored. */
-int message_push(message_store *store, const message *m);
+int message_push(message_list *list, const message *m);
 
 /* Puts a message that was taken back to where its sequence belongs, near the head.  Cannot fail:
  * memory being short for one small block ends the process, as it does in the emulator. */
-void message_push_back(message_store *store, const message *m);
+void message_push_back(message_list *list, const message *m);
+
+int message_list_is_empty(const message_list *list);
 
 /* Takes the first message: 1, or 0 when there is none. */
-int message_pop(message_store *store, message *out);
+int message_pop(message_list *list, message *out);
+
+/* Moves all of from to the empty list to, however many they are, and gives back a spare chunk. */
+void message_move_all(message_list *from, message_list *to);
+
+/* Releases what is in the list, and empties it. */
+void message_list_clear(message_list *list);
 
 /* Any thread; without the queue's lock.  Gives back the payload and what is attached. */
 void message_release(message *m);

@@ -8,22 +8,42 @@
 
 /* The lock is held for well under a microsecond, a sleep in the kernel costs several: try for about
  * as long as the holder needs before sleeping. */
-void
-queue_lock(queue *q)
+static void
+lock(pthread_mutex_t *mutex)
 {
   for (int i = 0; i < LOCK_SPINS; i++) {
-    if (pthread_mutex_trylock(&q->mutex) == 0) {
+    if (pthread_mutex_trylock(mutex) == 0) {
       return;
     }
     cpu_relax();
   }
-  pthread_mutex_lock(&q->mutex);
+  pthread_mutex_lock(mutex);
+}
+
+void
+queue_lock(queue *q)
+{
+  lock(&q->mutex);
 }
 
 void
 queue_unlock(queue *q)
 {
   pthread_mutex_unlock(&q->mutex);
+}
+
+/* Both locks, for who looks at all messages. */
+static void
+lock_all(queue *q)
+{
+  lock(&q->head);
+  lock(&q->mutex);
+}
+
+static void
+unlock_head(queue *q)
+{
+  pthread_mutex_unlock(&q->head);
 }
 
 /* A settle that stops for want of place leaves less than this. */
@@ -55,8 +75,8 @@ void
 queue_init(queue *q, const queue_limits *limits)
 {
   memset(q, 0, sizeof(*q));
+  pthread_mutex_init(&q->head, NULL);
   pthread_mutex_init(&q->mutex, NULL);
-  message_store_init(&q->store);
   q->limits = *limits;
 }
 
@@ -132,27 +152,50 @@ wake_all_closed(queue *q, queue_laters *laters)
 }
 
 void
-queue_settle(queue *q, queue_laters *laters)
+queue_look(queue *q)
 {
-  if (q->first_sender != NULL) {
-    queue_serve_senders(q, laters);
-  }
-  if (q->closed && q->messages == 0) {
-    wake_all_closed(q, laters);
+  q->known_out.messages = atomic_load(&q->messages_out);
+  q->known_out.size = atomic_load(&q->size_out);
+  if (queue_size(q) <= q->limits.low_watermark) {
+    q->congested = 0;
   }
 }
 
-/* Lock held.  A message has been claimed. */
-static void
-account_claim(queue *q, const message *m, queue_laters *laters)
+void
+queue_settle(queue *q, queue_laters *laters)
 {
-  q->size -= queue_charge(m->size);
-  q->messages--;
-  q->total_out++;
-  if (q->size <= q->limits.low_watermark) {
-    q->congested = 0;
+  queue_look(q);
+  if (q->first_sender != NULL) {
+    queue_serve_senders(q, laters);
   }
-  queue_settle(q, laters);
+  if (q->closed && queue_messages(q) == 0) {
+    wake_all_closed(q, laters);
+  }
+  atomic_store(&q->attention, q->first_sender != NULL || q->closed);
+}
+
+/* Any lock held.  A message has been claimed: 1 when the queue has to be settled for that.  Who begins
+ * to care sets attention first and looks at what has gone out then: one of both sees the other. */
+static int
+account_claim(queue *q, const message *m)
+{
+  atomic_fetch_add(&q->size_out, queue_charge(m->size));
+  atomic_fetch_add(&q->messages_out, 1);
+  return atomic_load(&q->attention);
+}
+
+/* Lock held.  What does not fit by what is known may fit by what is so. */
+static int
+has_room(queue *q, size_t cost)
+{
+  if (q->first_sender != NULL) {
+    return 0;
+  }
+  if (!q->congested && queue_fits(q, cost)) {
+    return 1;
+  }
+  queue_look(q);
+  return !q->congested && queue_fits(q, cost);
 }
 
 int
@@ -165,10 +208,10 @@ queue_admit(queue *q, size_t size)
   if (cost > q->limits.max_size) {
     return QUEUE_TOO_LARGE;
   }
-  if (q->first_sender == NULL && !q->congested && queue_fits(q, cost)) {
+  if (has_room(q, cost)) {
     return QUEUE_OK;
   }
-  if (q->limits.low_watermark < q->size && q->limits.low_watermark != QUEUE_UNBOUNDED) {
+  if (q->limits.low_watermark != QUEUE_UNBOUNDED && queue_size(q) > q->limits.low_watermark) {
     q->congested = 1;
   }
   q->busy++;
@@ -181,10 +224,10 @@ store_message(queue *q, const uint8_t *data, size_t size, message *m)
 {
   if (data == NULL) {
     *m = (message){.size = size};
-  } else if (message_copy_in(&q->store, data, size, m) < 0) {
+  } else if (message_copy_in(&q->segment, data, size, m) < 0) {
     return QUEUE_NO_MEMORY;
   }
-  m->sequence = q->total_in;
+  m->sequence = q->in.messages;
   return QUEUE_OK;
 }
 
@@ -199,18 +242,18 @@ queue_put(queue *q, const uint8_t *data, size_t size, message_attachment *attach
   if (attachment != NULL) {
     message_attach(&m, attachment);
   }
-  if (!hand(q, &m, laters) && message_push(&q->store, &m) < 0) {
+  if (!hand(q, &m, laters) && message_push(&q->incoming, &m) < 0) {
     if (attachment != NULL) {
       message_detach(&m);
     }
     message_release(&m);
     return QUEUE_NO_MEMORY;
   }
-  q->size += queue_charge(size);
-  q->messages++;
-  q->total_in++;
-  if (q->size >= q->limits.high_watermark) {
-    q->congested = 1;
+  q->in.size += queue_charge(size);
+  q->in.messages++;
+  if (queue_size(q) >= q->limits.high_watermark) {
+    queue_look(q);
+    q->congested = queue_size(q) >= q->limits.high_watermark;
   }
   return QUEUE_OK;
 }
@@ -228,49 +271,82 @@ queue_send(queue *q, const uint8_t *data, size_t size, message_attachment *attac
   return result;
 }
 
-/* Lock held. */
+/* Head and lock held.  The next message, claimed: QUEUE_OK, QUEUE_EMPTY or QUEUE_CLOSED. */
 static int
-take(queue *q, message *out, queue_laters *laters)
+take_any(queue *q, message *out, queue_laters *laters)
 {
-  if (message_pop(&q->store, out)) {
-    account_claim(q, out, laters);
+  if (message_list_is_empty(&q->next) && !message_list_is_empty(&q->incoming)) {
+    message_move_all(&q->incoming, &q->next);
+  }
+  if (message_pop(&q->next, out)) {
+    if (account_claim(q, out)) {
+      queue_settle(q, laters);
+    }
     return QUEUE_OK;
   }
+  queue_look(q);
   /* What others were handed may be given back: closed is what has no message at all any more. */
-  return q->closed && q->messages == 0 ? QUEUE_CLOSED : QUEUE_EMPTY;
+  return q->closed && queue_messages(q) == 0 ? QUEUE_CLOSED : QUEUE_EMPTY;
+}
+
+/* No lock held.  The next message, of those that came in before; 0 when there is none of them. */
+static int
+take_next(queue *q, message *out)
+{
+  lock(&q->head);
+  int taken = message_pop(&q->next, out);
+  int settle = taken && account_claim(q, out);
+  unlock_head(q);
+  if (settle) {
+    queue_laters laters = {.count = 0};
+    queue_lock(q);
+    queue_settle(q, &laters);
+    queue_finish(q, &laters);
+  }
+  return taken;
+}
+
+/* Takes, or puts w (or NULL) among the waiters. */
+static int
+take_or_wait(queue *q, queue_waiter *w, message *out)
+{
+  queue_laters laters = {.count = 0};
+  if (take_next(q, out)) {
+    return QUEUE_OK;
+  }
+  lock_all(q);
+  int result = take_any(q, out, &laters);
+  if (result == QUEUE_EMPTY && w != NULL) {
+    append_waiter(q, w);
+  }
+  unlock_head(q);
+  queue_finish(q, &laters);
+  return result;
 }
 
 int
 queue_take(queue *q, message *out)
 {
-  queue_laters laters = {.count = 0};
-  queue_lock(q);
-  int result = take(q, out, &laters);
-  queue_finish(q, &laters);
-  return result;
+  return take_or_wait(q, NULL, out);
 }
 
 int
 queue_wait(queue *q, queue_waiter *w, message *out)
 {
-  queue_laters laters = {.count = 0};
-  queue_lock(q);
-  int result = take(q, out, &laters);
-  if (result == QUEUE_EMPTY) {
-    append_waiter(q, w);
-  }
-  queue_finish(q, &laters);
-  return result;
+  return take_or_wait(q, w, out);
 }
 
 int
 queue_notify(queue *q, queue_waiter *w)
 {
-  queue_lock(q);
-  int there = q->messages > q->handed || (q->closed && q->messages == 0);
+  lock_all(q);
+  queue_look(q);
+  size_t messages = queue_messages(q);
+  int there = messages > q->handed || (q->closed && messages == 0);
   if (!there) {
     append_waiter(q, w);
   }
+  unlock_head(q);
   queue_unlock(q);
   return there ? QUEUE_OK : QUEUE_EMPTY;
 }
@@ -285,7 +361,9 @@ queue_claim(queue *q, queue_waiter *w, message *out)
     *out = w->handed;
     w->state = WAITER_IDLE;
     q->handed--;
-    account_claim(q, out, &laters);
+    if (account_claim(q, out)) {
+      queue_settle(q, &laters);
+    }
     result = QUEUE_OK;
   } else if (w->state != WAITER_WAITING) {
     w->state = WAITER_IDLE;
@@ -299,17 +377,18 @@ void
 queue_cancel(queue *q, queue_waiter *w)
 {
   queue_laters laters = {.count = 0};
-  queue_lock(q);
+  lock_all(q);
   if (w->state == WAITER_WAITING) {
     unlink_waiter(q, w);
   } else if (w->state == WAITER_HANDED) {
     w->state = WAITER_IDLE;
     q->handed--;
     if (!hand(q, &w->handed, &laters)) {
-      message_push_back(&q->store, &w->handed);
+      message_push_back(&q->next, &w->handed);
     }
   }
   w->state = WAITER_IDLE;
+  unlock_head(q);
   queue_finish(q, &laters);
 }
 
@@ -340,6 +419,7 @@ queue_close(queue *q)
   queue_laters laters = {.count = 0};
   queue_lock(q);
   q->closed = 1;
+  atomic_store(&q->attention, 1);
   queue_settle(q, &laters);
   queue_finish(q, &laters);
 }
@@ -347,18 +427,20 @@ queue_close(queue *q)
 void
 queue_get_info(queue *q, queue_info *out)
 {
-  queue_lock(q);
+  lock_all(q);
+  queue_look(q);
   *out = (queue_info){
       .limits = q->limits,
-      .size = q->size,
-      .messages = q->messages,
-      .total_in = q->total_in,
-      .total_out = q->total_out,
+      .size = queue_size(q),
+      .messages = queue_messages(q),
+      .total_in = q->in.messages,
+      .total_out = q->known_out.messages,
       .busy = q->busy,
       .closed = q->closed,
   };
   memcpy(out->waiters, q->waiters, sizeof(out->waiters));
   memcpy(out->senders, q->senders, sizeof(out->senders));
+  unlock_head(q);
   queue_unlock(q);
 }
 
@@ -371,6 +453,9 @@ queue_destroy(queue *q)
     unlink_waiter(q, w);
     w->wake(w, QUEUE_WAKE_DROP, &laters);
   }
-  message_store_clear(&q->store);
+  message_list_clear(&q->next);
+  message_list_clear(&q->incoming);
+  message_segment_retire(q->segment);
+  pthread_mutex_destroy(&q->head);
   pthread_mutex_destroy(&q->mutex);
 }

@@ -10,13 +10,16 @@
  * one waits, other sends are refused.  A sender that waits either leaves its message with the
  * queue, which takes it in when there is room, or has room reserved for it and sends then.
  *
- * Lock: the queue's own, held for O(1) work, after the GIL and before any lock that a waiter's wake
- * takes.  Payload is released without it.
+ * Locks: the queue's own, held for O(1) work, after the GIL and before any lock that a waiter's wake
+ * takes.  There are two, so that a receiver does not meet senders at each message: the head lock
+ * guards the messages that come next, the lock the rest, and is taken second.  Payload is released
+ * without either.
  */
 #ifndef BEAMLOOP_QUEUE_H
 #define BEAMLOOP_QUEUE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -126,26 +129,45 @@ struct queue_sender {
   message_attachment *attachment; /* its message, left with the queue; or NULL: room is reserved */
 };
 
+#define QUEUE_CACHE_LINE 64
+
+/* What has gone in or out so far: the difference is what is there. */
+typedef struct queue_totals {
+  uint64_t messages;
+  size_t size; /* bytes */
+} queue_totals;
+
 typedef struct queue {
-  pthread_mutex_t mutex;
   queue_limits limits; /* constant */
-  /* guarded by mutex: */
-  message_store store;
+
+  /* Receivers' side. */
+  _Alignas(QUEUE_CACHE_LINE) pthread_mutex_t head;
+  message_list next; /* come before incoming; guarded by head */
+  /* Claimed; changed with head or mutex held. */
+  atomic_uint_fast64_t messages_out;
+  atomic_size_t size_out;
+
+  /* Somebody besides the claimer has to learn of a claim: senders wait, or the queue is closed.
+   * Written with mutex held. */
+  _Alignas(QUEUE_CACHE_LINE) atomic_int attention;
+
+  /* Senders' side; all of it guarded by mutex. */
+  _Alignas(QUEUE_CACHE_LINE) pthread_mutex_t mutex;
+  message_list incoming;
+  message_segment *segment; /* where the next small payload goes, or NULL */
+  queue_totals in;
+  queue_totals known_out; /* not more than what has gone out */
   queue_waiter *first_waiter;
   queue_waiter *last_waiter;
   queue_sender *first_sender;
   queue_sender *last_sender;
   size_t waiters[QUEUE_KINDS];
   size_t senders[QUEUE_KINDS];
-  size_t size;     /* bytes, handed messages included */
-  size_t messages; /* handed ones included */
   size_t handed;
   size_t reserved_size; /* room granted to senders that have not sent yet */
   size_t reserved_messages;
-  uint64_t total_in;
-  uint64_t total_out; /* claimed */
-  uint64_t busy;      /* sends refused for want of room */
-  int congested;      /* waits for size to fall to the low watermark */
+  uint64_t busy; /* sends refused for want of room */
+  int congested; /* waits for size to fall to the low watermark */
   int closed;
 } queue;
 

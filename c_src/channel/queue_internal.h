@@ -14,7 +14,7 @@ void queue_unlock(queue *q);
 void queue_finish(queue *q, queue_laters *laters);
 
 /* Lock held.  Wakes senders and receivers as the queue's state allows, as many as laters has place
- * for. */
+ * for.  After each claim while there is attention. */
 void queue_settle(queue *q, queue_laters *laters);
 
 /* Lock held.  QUEUE_OK when a message of that size may come in now; QUEUE_CLOSED, QUEUE_TOO_LARGE,
@@ -33,12 +33,28 @@ queue_charge(size_t size)
   return size < QUEUE_MESSAGE_MIN ? QUEUE_MESSAGE_MIN : size;
 }
 
+/* Lock held.  Bytes and messages in the queue, as far as known_out tells: never less than there are. */
+static inline size_t
+queue_size(const queue *q)
+{
+  return q->in.size - q->known_out.size;
+}
+
+static inline size_t
+queue_messages(const queue *q)
+{
+  return (size_t)(q->in.messages - q->known_out.messages);
+}
+
+/* Lock held.  Looks at what receivers have claimed, which costs both sides a cache line. */
+void queue_look(queue *q);
+
 /* Lock held.  Whether so many bytes fit beside what is there and what is reserved. */
 static inline int
 queue_fits(const queue *q, size_t cost)
 {
-  return cost <= q->limits.max_size - q->size - q->reserved_size &&
-         q->messages + q->reserved_messages < q->limits.max_messages;
+  return cost <= q->limits.max_size - queue_size(q) - q->reserved_size &&
+         queue_messages(q) + q->reserved_messages < q->limits.max_messages;
 }
 
 /* queue_senders.c */

@@ -100,6 +100,9 @@ queue_send_wait(queue *q, queue_sender *s, size_t size, message_attachment *atta
   s->attachment = attachment;
   if (result == QUEUE_BUSY) {
     append_sender(q, s);
+    /* From here on a claim looks for senders: who claimed before is seen by this settle. */
+    atomic_store(&q->attention, 1);
+    queue_settle(q, &laters);
     result = QUEUE_EMPTY;
   } else if (result == QUEUE_OK && attachment == NULL) {
     reserve(q, s);

@@ -444,7 +444,10 @@ threads_that_give_up_at_random_lose_and_repeat_nothing(void)
     CHECK(atomic_load(&seen[i]) == 1);
   }
   CHECK(atomic_load(&duplicates) == 0);
-  CHECK(q.size == 0 && q.messages == 0 && q.handed == 0 && queue_count_kinds(q.waiters) == 0);
+  queue_info info;
+  queue_get_info(&q, &info);
+  CHECK(info.size == 0 && info.messages == 0 && q.handed == 0);
+  CHECK(queue_count_kinds(info.waiters) == 0);
   queue_destroy(&q);
   return 0;
 }

@@ -442,8 +442,10 @@ run_threads(int close_early)
   for (int i = 0; i < PRODUCERS * PER_PRODUCER; i++) {
     CHECK(atomic_load(&seen[i]) == atomic_load(&sent[i]));
   }
-  CHECK(q.size == 0 && q.messages == 0 && q.reserved_size == 0 && q.reserved_messages == 0);
-  CHECK(queue_count_kinds(q.senders) == 0 && q.total_in == q.total_out);
+  queue_info info = info_of(&q);
+  CHECK(info.size == 0 && info.messages == 0 && info.total_in == info.total_out);
+  CHECK(queue_count_kinds(info.senders) == 0);
+  CHECK(q.reserved_size == 0 && q.reserved_messages == 0);
   queue_destroy(&q);
   return 0;
 }
