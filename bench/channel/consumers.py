@@ -64,5 +64,5 @@ async def _queue(count):
 
 
 def asyncio_queue(count):
-    """Nanoseconds for one put_nowait and get in a single thread, nothing shared and nobody woken."""
+    """Nanoseconds for one put_nowait and get in one thread, where nobody is woken."""
     return asyncio.run(_queue(count))
