@@ -1,5 +1,6 @@
-/* The floor: an echo server over epoll without an interpreter.  Prints its port and serves until it
- * is killed.  Registered once, edge-triggered, a receive and a send per message, as the loop does. */
+/* The floor: what a server costs over epoll without an interpreter.  floor tcp|udp|churn prints its
+ * port and serves until it is killed: echoes streams (registered once, edge-triggered, a receive and
+ * a send per message, as the loop does), echoes datagrams, or accepts and closes. */
 #define _GNU_SOURCE
 
 #include <arpa/inet.h>
@@ -22,14 +23,14 @@ die(const char *what)
 }
 
 static int
-open_listener(void)
+open_socket(int type)
 {
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   socklen_t length = sizeof(address);
-  int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+  int fd = socket(AF_INET, type | SOCK_NONBLOCK, 0);
 
-  if (fd < 0 || bind(fd, (struct sockaddr *)&address, length) < 0 || listen(fd, 1024) < 0 ||
-      getsockname(fd, (struct sockaddr *)&address, &length) < 0)
+  if (fd < 0 || bind(fd, (struct sockaddr *)&address, length) < 0 ||
+      (type == SOCK_STREAM && listen(fd, 1024) < 0) || getsockname(fd, (struct sockaddr *)&address, &length) < 0)
     die("listen");
   printf("%d\n", ntohs(address.sin_port));
   fflush(stdout);
@@ -80,10 +81,35 @@ echo(int fd)
   } while (n == (ssize_t)sizeof(scratch));
 }
 
-int
-main(void)
+static void
+echo_datagrams(int fd)
 {
-  int listener = open_listener();
+  struct sockaddr_in from;
+  socklen_t length = sizeof(from);
+  ssize_t n;
+
+  while ((n = recvfrom(fd, scratch, sizeof(scratch), 0, (struct sockaddr *)&from, &length)) >= 0) {
+    if (sendto(fd, scratch, (size_t)n, 0, (struct sockaddr *)&from, length) < 0 && errno != EAGAIN)
+      die("sendto");
+    length = sizeof(from);
+  }
+}
+
+static void
+accept_and_close(int listener)
+{
+  int fd;
+
+  while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0)
+    close(fd);
+}
+
+int
+main(int argc, char **argv)
+{
+  const char *kind = argc == 2 ? argv[1] : "tcp";
+  int is_udp = strcmp(kind, "udp") == 0, is_churn = strcmp(kind, "churn") == 0;
+  int listener = open_socket(is_udp ? SOCK_DGRAM : SOCK_STREAM);
   int epoll = epoll_create1(0);
   struct epoll_event listening = {.events = EPOLLIN, .data = {.fd = listener}};
   struct epoll_event events[256];
@@ -94,10 +120,14 @@ main(void)
     int n = epoll_wait(epoll, events, 256, -1);
 
     for (int i = 0; i < n; i++) {
-      if (events[i].data.fd == listener)
-        accept_all(epoll, listener);
-      else
+      if (events[i].data.fd != listener)
         echo(events[i].data.fd);
+      else if (is_udp)
+        echo_datagrams(listener);
+      else if (is_churn)
+        accept_and_close(listener);
+      else
+        accept_all(epoll, listener);
     }
   }
 }

@@ -1,7 +1,16 @@
-/* The load: load PORT CONNECTIONS SIZE SECONDS.  Each connection sends SIZE bytes, waits until all
- * came back, and sends again.  Prints "requests seconds p50_us p99_us". */
+/* The load: load tcp|udp|tls PORT CONNECTIONS SIZE [CA_FILE].
+ *
+ * Opens the connections, prints "ready", and then runs for as many seconds as each line of standard
+ * input says: every connection sends SIZE bytes, waits until the same came back, and sends again.
+ * Prints "requests seconds p50_us p99_us resent" for each run, at whose end nothing is under way.
+ * What comes back is compared with what was sent. */
+#define _GNU_SOURCE
+
+#include "load_tls.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -12,10 +21,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BUCKETS 100000 /* of 1 us */
+#define BUCKETS 1000000 /* of 1 us */
+#define STALLED 5      /* seconds without an answer */
 
 struct connection {
   int fd;
+  struct tls *tls; /* NULL where none is spoken */
   size_t to_send;
   size_t to_receive;
   double began;
@@ -23,7 +34,10 @@ struct connection {
 
 static char payload[1 << 20], sink[1 << 20];
 static uint64_t histogram[BUCKETS];
-static uint64_t requests;
+static uint64_t requests, resent;
+static struct connection *connections;
+static int count, under_way, epoll, is_udp, stopping;
+static size_t size;
 
 static double
 now(void)
@@ -41,25 +55,45 @@ die(const char *what)
   exit(1);
 }
 
+/* Bytes sent or received; -1 when the other side is to be waited for. */
+static ssize_t
+put(struct connection *c, const char *data, size_t n)
+{
+  ssize_t sent = c->tls ? tls_send(c->tls, data, n) : send(c->fd, data, n, MSG_NOSIGNAL);
+
+  if (sent < 0 && errno != EAGAIN && errno != ECONNREFUSED)
+    die("send");
+  return sent;
+}
+
+static ssize_t
+get(struct connection *c, char *data, size_t n)
+{
+  ssize_t got = c->tls ? tls_recv(c->tls, data, n) : recv(c->fd, data, n, 0);
+
+  if (got == 0 || (got < 0 && errno != EAGAIN))
+    die("recv");
+  return got;
+}
+
 static void
 send_more(struct connection *c)
 {
   while (c->to_send > 0) {
-    ssize_t n = send(c->fd, payload, c->to_send, MSG_NOSIGNAL | MSG_DONTWAIT);
+    ssize_t n = put(c, payload + size - c->to_send, c->to_send);
 
-    if (n < 0 && errno == EAGAIN)
-      return;
     if (n < 0)
-      die("send");
+      return;
     c->to_send -= (size_t)n;
   }
 }
 
 static void
-begin(struct connection *c, size_t size)
+begin(struct connection *c)
 {
   c->to_send = c->to_receive = size;
   c->began = now();
+  under_way++;
   send_more(c);
 }
 
@@ -70,44 +104,91 @@ finish(struct connection *c)
 
   histogram[us < BUCKETS ? us : BUCKETS - 1]++;
   requests++;
+  under_way--;
 }
 
 static void
-serve(struct connection *c, uint32_t events, size_t size)
+serve(struct connection *c, uint32_t events)
 {
   if (events & EPOLLOUT)
     send_more(c);
-  while (events & EPOLLIN) {
-    ssize_t n = recv(c->fd, sink, c->to_receive, MSG_DONTWAIT);
+  while (c->to_receive > 0) {
+    ssize_t n = get(c, sink, is_udp ? sizeof(sink) : c->to_receive);
 
-    if (n < 0 && errno == EAGAIN)
+    if (n < 0)
       return;
-    if (n <= 0)
-      die("recv");
+    if ((size_t)n > c->to_receive || memcmp(sink, payload + size - c->to_receive, (size_t)n) != 0) {
+      fprintf(stderr, "load: what came back is not what was sent\n");
+      exit(1);
+    }
     c->to_receive -= (size_t)n;
-    if (c->to_receive > 0)
-      continue;
-    finish(c);
-    begin(c, size);
-    return;
+  }
+  finish(c);
+  if (!stopping)
+    begin(c);
+}
+
+/* A datagram may get lost where the system has no room for it. */
+static void
+send_again(void)
+{
+  for (int i = 0; is_udp && i < count; i++) {
+    if (connections[i].to_receive > 0) {
+      connections[i].to_send = size;
+      send_more(&connections[i]);
+      resent++;
+    }
   }
 }
 
-static int
+static double
 percentile(double share)
 {
   uint64_t seen = 0;
+  int i = 0;
 
-  for (int i = 0; i < BUCKETS; i++) {
-    seen += histogram[i];
-    if ((double)seen >= share * (double)requests)
-      return i;
-  }
-  return BUCKETS;
+  while (i < BUCKETS - 1 && (double)(seen += histogram[i]) < share * (double)requests)
+    i++;
+  return i;
 }
 
 static void
-open_connection(struct connection *c, int epoll, int port)
+run(double seconds)
+{
+  struct epoll_event events[256];
+  double start = now(), last = start;
+
+  memset(histogram, 0, sizeof(histogram));
+  requests = resent = 0;
+  stopping = 0;
+  for (int i = 0; i < count; i++)
+    begin(&connections[i]);
+  while (under_way > 0) {
+    int n = epoll_wait(epoll, events, 256, 100);
+
+    for (int i = 0; i < n; i++) {
+      struct connection *c = events[i].data.ptr;
+
+      if (c->to_receive > 0)
+        serve(c, events[i].events);
+    }
+    if (n > 0)
+      last = now();
+    else
+      send_again();
+    if (now() - last > STALLED) {
+      fprintf(stderr, "load: no answer for %d s\n", STALLED);
+      exit(1);
+    }
+    stopping = now() - start >= seconds;
+  }
+  printf("%llu %.6f %.0f %.0f %llu\n", (unsigned long long)requests, now() - start,
+         percentile(0.5), percentile(0.99), (unsigned long long)resent);
+  fflush(stdout);
+}
+
+static void
+open_connection(struct connection *c, int port, const char *ca_file)
 {
   struct sockaddr_in address = {.sin_family = AF_INET,
                                 .sin_port = htons((uint16_t)port),
@@ -115,44 +196,40 @@ open_connection(struct connection *c, int epoll, int port)
   struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data = {.ptr = c}};
   int one = 1;
 
-  c->fd = socket(AF_INET, SOCK_STREAM, 0);
+  c->fd = socket(AF_INET, is_udp ? SOCK_DGRAM : SOCK_STREAM, 0);
   if (c->fd < 0 || connect(c->fd, (struct sockaddr *)&address, sizeof(address)) < 0)
     die("connect");
-  setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-  if (epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event) < 0)
+  if (!is_udp)
+    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+  if (ca_file != NULL)
+    c->tls = tls_connect(c->fd, ca_file);
+  if (fcntl(c->fd, F_SETFL, O_NONBLOCK) < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event) < 0)
     die("epoll_ctl");
 }
 
 int
 main(int argc, char **argv)
 {
-  int port, count, epoll = epoll_create1(0);
-  struct connection *connections;
-  struct epoll_event events[256];
-  double start, end;
-  size_t size;
+  char line[64];
 
-  if (argc != 5)
+  if (argc < 5 || argc > 6)
     return 2;
-  port = atoi(argv[1]);
-  count = atoi(argv[2]);
-  size = (size_t)atol(argv[3]);
+  is_udp = strcmp(argv[1], "udp") == 0;
+  count = atoi(argv[3]);
+  size = (size_t)atol(argv[4]);
   connections = calloc((size_t)count, sizeof(*connections));
-  if (connections == NULL || size > sizeof(payload))
+  epoll = epoll_create1(0);
+  if (connections == NULL || epoll < 0 || size == 0 || size > sizeof(payload))
     return 2;
+  /* A line, for servers that read lines; no two pieces of it are alike. */
+  for (size_t i = 0; i < size; i++)
+    payload[i] = (char)('0' + (i * 7 + i / 251) % 64);
+  payload[size - 1] = '\n';
   for (int i = 0; i < count; i++)
-    open_connection(&connections[i], epoll, port);
-  start = now();
-  end = start + atof(argv[4]);
-  for (int i = 0; i < count; i++)
-    begin(&connections[i], size);
-  while (now() < end) {
-    int n = epoll_wait(epoll, events, 256, 100);
-
-    for (int i = 0; i < n; i++)
-      serve(events[i].data.ptr, events[i].events, size);
-  }
-  printf("%llu %.3f %d %d\n", (unsigned long long)requests, now() - start, percentile(0.5),
-         percentile(0.99));
+    open_connection(&connections[i], atoi(argv[2]), argc == 6 ? argv[5] : NULL);
+  printf("ready\n");
+  fflush(stdout);
+  while (fgets(line, sizeof(line), stdin) != NULL)
+    run(atof(line));
   return 0;
 }

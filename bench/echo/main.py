@@ -1,84 +1,237 @@
-"""Echo servers compared: CPU of the server per request, from /proc, and requests per second.
+"""Servers compared: CPU per request, requests per second, latencies, system calls, memory.
 
-python main.py [--kind protocol|buffered|two] [--seconds 1] [--rounds 3] [--case CONNECTIONS:SIZE]
+    ./run bench echo [--case NAME]... [--columns NAME,...] [--rounds N] [--seconds S] [--quick]
+                     [--json FILE]
 
-Servers and the C load generator are processes of their own; the loops alternate, round by round.
-The figure that counts is CPU per request, since it depends least on what else the machine does.
+bench/README.md says how to read the tables.
 """
 
 import argparse
+import contextlib
+import importlib.util
+import json
 import os
-import statistics
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
+import platform
+from importlib.metadata import PackageNotFoundError, version
 
-HERE = Path(__file__).parent
-TICK = os.sysconf("SC_CLK_TCK")
+import idle
+import syscalls
+from cases import CASES, WEB
+from processes import (
+    COLUMNS,
+    FLOORS,
+    Load,
+    Server,
+    Tools,
+    WebLoad,
+    has_wrk,
+    raise_descriptor_limit,
+)
+from stats import median, paired_ratio, show_ratio
 
-
-def compile_c(name, folder):
-    program = str(Path(folder) / name)
-    subprocess.run(["cc", "-O2", "-o", program, str(HERE / f"{name}.c")], check=True)
-    return program
-
-
-def thread_seconds(pid):
-    """The CPU time of all threads of a process, in seconds, to the nanosecond."""
-    total = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        total += int((task / "schedstat").read_text().split()[0])
-    return total / 1e9
+FURTHER = {"syscalls": syscalls.table, "idle": idle.table}
 
 
-def measure(command, load, connections, size, seconds):
-    """(CPU us per request, requests/s, p50 us, p99 us) of one server under one load."""
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as server:
+class Column:
+    """One server, with the load of one case on it."""
+
+    def __init__(self, tools, name, kind, connections, size):
+        self.name = name
+        self.server = Server(tools.server_command(name, kind))
         try:
-            port = server.stdout.readline().strip()
-            arguments = [load, port, str(connections), str(size)]
-            subprocess.run([*arguments, "0.2"], check=True, capture_output=True)
-            before = thread_seconds(server.pid)
-            done = subprocess.run(
-                [*arguments, str(seconds)], check=True, capture_output=True, text=True
-            )
-            used = thread_seconds(server.pid) - before
-        finally:
-            server.kill()
-    requests, elapsed, p50, p99 = done.stdout.split()
-    return used / int(requests) * 1e6, int(requests) / float(elapsed), int(p50), int(p99)
+            if kind in WEB:
+                self.load = WebLoad(self.server.port, connections)
+            else:
+                command = tools.load_command(kind, self.server.port, connections, size)
+                self.load = Load(command)
+        except BaseException:
+            self.server.close()
+            raise
+
+    def measure(self, seconds):
+        before = self.server.thread_times()
+        requests, elapsed, p50, p99 = self.load.run(seconds)
+        after = self.server.thread_times()
+        spent = [after[thread] - before.get(thread, 0) for thread in after]
+        return {
+            "cpu": sum(spent) / requests * 1e6,
+            "thread": max(spent) / requests * 1e6,
+            "rate": requests / elapsed,
+            "p50": p50,
+            "p99": p99,
+        }
+
+    def close(self):
+        self.load.close()
+        self.server.close()
+
+
+def alternate(tools, columns, kind, connections, size, options):
+    """The measurements of each column, taken in turn; the order changes from round to round."""
+    with contextlib.ExitStack() as stack:
+        running = []
+        for name in columns:
+            if name == "floor" and kind not in FLOORS:
+                continue
+            try:
+                column = Column(tools, name, kind, connections, size)
+            except RuntimeError as error:
+                print(f"\n{COLUMNS[name]} does not serve {kind}: {error}")
+                continue
+            stack.callback(column.close)
+            running.append(column)
+        running = [column for column in running if works(column, kind, options.seconds)]
+        found = {column.name: [] for column in running}
+        for i in range(options.rounds):
+            for j in range(len(running)):
+                column = running[(i + j) % len(running)]
+                found[column.name].append(column.measure(options.seconds))
+    return {
+        name: {key: [row[key] for row in rows] for key in rows[0]} for name, rows in found.items()
+    }
+
+
+def works(column, kind, seconds):
+    """Whether the server answers at all, in a round that does not count."""
+    try:
+        column.measure(seconds)
+    except RuntimeError as error:
+        print(f"\n{COLUMNS[column.name]} does not serve {kind}: {error}")
+        return False
+    return True
+
+
+def judge(found, target):
+    """The ratio that the target speaks of, and whether its median is within."""
+    ours, theirs, measure, limit = target
+    if ours not in found or theirs not in found:
+        return None
+    ratio = paired_ratio(found[ours][measure], found[theirs][measure])
+    if measure == "rate":
+        met = ratio["median"] >= limit
+    elif ours == "vm":
+        # The two are to be the same within the limit, as far as can be told.
+        met = ratio["low"] <= limit
+    else:
+        met = ratio["median"] <= limit
+    return {"ratio": ratio, "target": target, "met": met}
+
+
+def show_judgement(judged):
+    if judged is None:
+        return " | "
+    sign = ">=" if judged["target"][2] == "rate" else "<="
+    met = "yes" if judged["met"] else "NO"
+    return f"{show_ratio(judged['ratio'])} | {sign} {judged['target'][3]} {met}"
+
+
+def show_case(case, results, columns):
+    """The tables of a case: costs with the targets, then rates and latencies."""
+    titles = [
+        f"{ours} / {theirs}{' (rate)' if measure == 'rate' else ''} | mark"
+        for ours, theirs, measure, _ in case.targets
+    ]
+    names = [name for name in columns if any(name in found for _, found, _ in results)]
+    print(f"\n**{case.title}**: CPU us per request\n")
+    heads = ["connections x bytes", *(COLUMNS[name] for name in names)]
+    print("| " + " | ".join(heads + titles) + " |")
+    print("|---" * (len(heads) + 2 * len(titles)) + "|")
+    for label, found, judged in results:
+        costs = [show_cost(found.get(name), name) for name in names]
+        cells = [label, *costs, *map(show_judgement, judged)]
+        print("| " + " | ".join(cells) + " |")
+    print("\nthousand requests/s, p50 / p99 us\n")
+    print("| " + " | ".join(heads) + " |")
+    print("|---" * len(heads) + "|")
+    for label, found, _ in results:
+        cells = [show_speed(found.get(name)) for name in names]
+        print("| " + " | ".join([label, *cells]) + " |", flush=True)
+
+
+def show_cost(found, name):
+    if found is None:
+        return ""
+    cost = f"{median(found['cpu']):.2f}"
+    # In the VM other threads work too; the loop's own is what is compared.
+    return cost if name != "vm" else f"{median(found['thread']):.2f} (process {cost})"
+
+
+def show_speed(found):
+    if found is None:
+        return ""
+    rate, p50, p99 = (median(found[key]) for key in ("rate", "p50", "p99"))
+    return f"{rate / 1000:.1f}, {p50:.0f} / {p99:.0f}"
+
+
+def run_case(tools, case, columns, options):
+    results = []
+    for connections, size in case.loads[:1] if options.quick else case.loads:
+        found = alternate(tools, columns, case.kind, connections, size, options)
+        judged = [judge(found, target) for target in case.targets]
+        label = f"{connections} x {size:,}" if size else f"{connections}"
+        results.append((label, found, judged))
+    show_case(case, results, columns)
+    return results
+
+
+def available_columns(wanted):
+    """Those whose packages are there."""
+    columns = []
+    for name in wanted:
+        if name in ("uvloop", "aiofastnet", "rloop") and importlib.util.find_spec(name) is None:
+            print(f"{name} is not installed: left out")
+        else:
+            columns.append(name)
+    return columns
+
+
+def show_machine(columns):
+    versions = [f"CPython {platform.python_version()}"]
+    for name in columns:
+        with contextlib.suppress(PackageNotFoundError):
+            versions.append(f"{name} {version(name)}")
+    print(
+        f"{', '.join(versions)}, {os.cpu_count()} CPUs, {platform.machine()},"
+        f" load {os.getloadavg()[0]:.2f}",
+        flush=True,
+    )
+
+
+def parse_options():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = [*CASES, *FURTHER]
+    parser.add_argument("--case", action="append", choices=names, help="all, unless given")
+    parser.add_argument("--columns", default=",".join(COLUMNS), help="separated by commas")
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--seconds", type=float, default=0.25, help="of a column in a round")
+    parser.add_argument("--quick", action="store_true", help="one load per case, few rounds")
+    parser.add_argument("--json", help="write all measurements to this file")
+    options = parser.parse_args()
+    unknown = set(options.columns.split(",")) - set(COLUMNS)
+    if unknown:
+        parser.error(f"no such column: {', '.join(sorted(unknown))}")
+    if options.quick:
+        options.rounds = min(options.rounds, 5)
+    return options
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kind", default="protocol", choices=["protocol", "buffered", "two"])
-    parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--case", action="append", help="CONNECTIONS:SIZE")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        load = compile_c("load", folder)
-        commands = {"floor": [compile_c("floor", folder)]}
-        for name in ("uvloop", "asyncio", "erlang"):
-            commands[name] = [sys.executable, str(HERE / "servers.py"), name, options.kind]
-        for case in options.case or ["1:1024", "10:1024", "100:1024", "10:10240", "10:102400"]:
-            connections, size = map(int, case.split(":"))
-            rounds = {name: [] for name in commands}
-            for _ in range(options.rounds):
-                for name, command in commands.items():
-                    rounds[name].append(measure(command, load, connections, size, options.seconds))
-            for name, results in rounds.items():
-                cpu, rate, p50, p99 = (
-                    statistics.median(column) for column in zip(*results, strict=True)
-                )
-                print(
-                    f"{options.kind:9} {connections:5} x {size:6} B {name:8} {cpu:7.2f} us CPU "
-                    f"{rate:9.0f}/s  p50 {p50:6.0f} us  p99 {p99:6.0f} us",
-                    flush=True,
-                )
+    options = parse_options()
+    raise_descriptor_limit()
+    columns = available_columns(options.columns.split(","))
+    show_machine(columns)
+    measured = {}
+    with Tools() as tools:
+        for name in options.case or [*CASES, *FURTHER]:
+            if name in FURTHER:
+                measured[name] = FURTHER[name](tools, columns, options)
+            elif CASES[name].kind in WEB and not has_wrk():
+                print(f"\nwrk is not there: {name} left out")
+            else:
+                measured[name] = run_case(tools, CASES[name], columns, options)
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(measured, file)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 # Instructions per operation, by callgrind in a plain python3: the difference between a run of 2N
 # and a run of N operations, divided by N.  Exact where clocks are noisy.
 #
-#   ./run bench loop callgrind [CASE...]      or, with PYTHONPATH set:  bench/loop/callgrind.sh
+#   bench/loop/callgrind.sh [CASE...]         with the erlang package on PYTHONPATH
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-python3}
+export PYTHONPATH=$here/..${PYTHONPATH:+:$PYTHONPATH}
 n=${N:-3000}
 cases=${*:-call_soon_burst call_soon_chain call_soon_threadsafe call_later_cancel sleep_zero
 future_await gather_100 sock_1k}

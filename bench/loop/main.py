@@ -14,7 +14,7 @@ import sys
 from importlib.metadata import version
 
 from cases import CASES
-from stats import median, median_interval
+from stats import median, paired_ratio, show_ratio
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LOOPS = ("erlang", "uvloop", "asyncio")
@@ -60,16 +60,6 @@ def alternate(case, n, pairs):
     return found
 
 
-def ratio(found, other):
-    ratios = [ours / theirs for ours, theirs in zip(found["erlang"], found[other], strict=True)]
-    low, high = median_interval(ratios)
-    return {"median": median(ratios), "low": low, "high": high}
-
-
-def show_ratio(found):
-    return f"{found['median']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
-
-
 def bench_cases(names, pairs):
     print(f"\nCPU ns per operation (median of {pairs}); ratio of ours: median [95 % interval]\n")
     print("| measure | ours | uvloop | asyncio | to uvloop | to asyncio | target | met |")
@@ -78,7 +68,9 @@ def bench_cases(names, pairs):
     for name in names:
         title, n, (against, target) = CASES[name]
         found = alternate(name, n, pairs)
-        ratios = {other: ratio(found, other) for other in ("uvloop", "asyncio")}
+        ratios = {
+            other: paired_ratio(found["erlang"], found[other]) for other in ("uvloop", "asyncio")
+        }
         met = ratios[against]["median"] <= target
         costs = " | ".join(f"{median(found[loop]):.0f}" for loop in LOOPS)
         print(
@@ -171,9 +163,7 @@ def bench_hand_off(pairs):
     print("| other side | p50, us | to bare: median [95 % interval] |\n|---|---|---|")
     print(f"| a bare condition variable | {median(bare['bare']):.1f} | |")
     for name, title in (("condition", "our loop on a thread"), ("poller", "our loop on main")):
-        ratios = [ours / floor for ours, floor in zip(bare[name], bare["bare"], strict=True)]
-        low, high = median_interval(ratios)
-        shown = show_ratio({"median": median(ratios), "low": low, "high": high})
+        shown = show_ratio(paired_ratio(bare[name], bare["bare"]))
         print(f"| {title} | {median(bare[name]):.1f} | {shown} |", flush=True)
     return {"python": rows, "c": bare}
 

@@ -4,7 +4,7 @@ import gc
 import sys
 
 import cases
-from worker import new_loop
+from loops import new_loop
 
 loop = new_loop(sys.argv[1])
 gc.disable()

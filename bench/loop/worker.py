@@ -11,18 +11,7 @@ import sys
 
 import cases
 import scale
-
-
-def new_loop(name):
-    if name == "erlang":
-        import erlang
-
-        return erlang.new_event_loop()
-    if name == "uvloop":
-        import uvloop
-
-        return uvloop.new_event_loop()
-    return asyncio.SelectorEventLoop()
+from loops import new_loop
 
 
 def measure(loop, name, n):

@@ -1,4 +1,4 @@
-"""The median and its interval."""
+"""What the benchmarks share: the median, its interval, ratios of paired measurements."""
 
 from math import comb
 
@@ -25,3 +25,14 @@ def median_interval(values, confidence=0.95):
         rank += 1
     rank = max(rank - 1, 0)
     return values[rank], values[n - 1 - rank]
+
+
+def paired_ratio(ours, theirs):
+    """The median of the ratios within each round, with its interval."""
+    ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
+    low, high = median_interval(ratios)
+    return {"median": median(ratios), "low": low, "high": high}
+
+
+def show_ratio(ratio):
+    return f"{ratio['median']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}]"
