@@ -120,7 +120,24 @@ schedule(native_loop *loop, const struct call_keywords *keywords, const struct c
   return h;
 }
 
-/* Parses callback, *args and nothing but an interned "context": how asyncio itself always calls. */
+/* True when the keyword names of a call are "context" alone.  The tuple in which _asyncio has them
+ * holds a string that is not interned, so the tuple is remembered. */
+static inline bool
+is_context_alone(loop_state *state, PyObject *kwnames)
+{
+  if (kwnames == state->context_names)
+    return true;
+  if (PyTuple_GET_SIZE(kwnames) != 1)
+    return false;
+  if (PyTuple_GET_ITEM(kwnames, 0) == state->str_context)
+    return true;
+  if (PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(kwnames, 0), "context") != 0)
+    return false;
+  Py_XSETREF(state->context_names, Py_NewRef(kwnames));
+  return true;
+}
+
+/* Parses callback, *args and nothing but "context": how asyncio itself always calls. */
 static inline bool
 parse_common(native_loop *loop, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
              struct call_args *call)
@@ -129,9 +146,7 @@ parse_common(native_loop *loop, PyObject *const *args, Py_ssize_t nargs, PyObjec
   if (nargs == 0)
     return false;
   if (kwnames != NULL) {
-    if (PyTuple_GET_SIZE(kwnames) != 1 ||
-        PyTuple_GET_ITEM(kwnames, 0) != loop->state->str_context ||
-        !PyContext_CheckExact(args[nargs]))
+    if (!is_context_alone(loop->state, kwnames) || !PyContext_CheckExact(args[nargs]))
       return false;
     call->context = args[nargs];
   }
@@ -399,23 +414,52 @@ named_task(native_loop *self, PyObject *args, PyObject *name, PyObject *context)
   return task;
 }
 
+/* The tuple (argument,): the one that was used last time, as asyncio's types do not keep it. */
+static PyObject *
+task_args_take(native_loop *self, PyObject *argument)
+{
+  PyObject *args = self->task_args;
+
+  self->task_args = NULL;
+  if (args == NULL)
+    args = PyTuple_New(1);
+  if (args != NULL)
+    PyTuple_SET_ITEM(args, 0, Py_NewRef(argument));
+  return args;
+}
+
+static void
+task_args_return(native_loop *self, PyObject *args)
+{
+  PyObject *argument;
+
+  if (Py_REFCNT(args) != 1 || self->task_args != NULL || self->closed) {
+    Py_DECREF(args);
+    return;
+  }
+  argument = PyTuple_GET_ITEM(args, 0);
+  PyTuple_SET_ITEM(args, 0, NULL);
+  self->task_args = args;
+  Py_DECREF(argument);
+}
+
 PyObject *
 loop_create_task(native_loop *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
   PyObject *name = Py_None, *context = Py_None;
-  PyObject *coroutine, *task;
+  PyObject *args_tuple, *task;
 
   if (!plain_create_task(self, args, nargs, kwnames, &name, &context))
     return create_task_inherited(self, args, nargs, kwnames);
   if (loop_check_closed(self) < 0)
     return NULL;
-  coroutine = PyTuple_Pack(1, args[0]);
-  if (coroutine == NULL)
+  args_tuple = task_args_take(self, args[0]);
+  if (args_tuple == NULL)
     return NULL;
   if (name == Py_None && context == Py_None)
-    task = call_with_loop(self, self->state->task_type, coroutine);
+    task = call_with_loop(self, self->state->task_type, args_tuple);
   else
-    task = named_task(self, coroutine, name, context);
-  Py_DECREF(coroutine);
+    task = named_task(self, args_tuple, name, context);
+  task_args_return(self, args_tuple);
   return task;
 }

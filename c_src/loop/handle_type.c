@@ -246,7 +246,7 @@ handle_get_cancelled(handle *self, void *Py_UNUSED(closure))
 static PyObject *
 timer_get_scheduled(timer_handle *self, void *Py_UNUSED(closure))
 {
-  return PyBool_FromLong(self->heap_index >= 0);
+  return PyBool_FromLong(self->slot >= 0);
 }
 
 static PyMethodDef handle_methods[] = {

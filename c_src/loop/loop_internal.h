@@ -44,7 +44,7 @@ typedef struct handle {
 typedef struct timer_handle {
   handle base;
   double when;
-  Py_ssize_t heap_index; /* -1 unless it is in the loop's timer heap */
+  int64_t slot; /* in the loop's timer heap; -1 when it is not there */
 } timer_handle;
 
 /* --- state ----------------------------------------------------------------------------------- */
@@ -83,6 +83,9 @@ typedef struct loop_state {
   PyObject *str_fileno;
   PyObject *str_time;
   PyObject *str_call_at;
+  PyObject *str_run_once;
+  PyObject *str_dict;
+  PyObject *context_names; /* the tuple ("context",) that a call last had, see calls.c */
   struct free_list free_handles;
   struct free_list free_timers;
   transport_state transports;
@@ -166,14 +169,18 @@ PyObject *ready_view_new(native_loop *loop);
 
 struct timer_entry {
   int64_t when; /* monotonic ns */
-  uint64_t seq; /* equal deadlines fire in the order in which they were set */
-  timer_handle *handle;
+  uint32_t seq; /* equal deadlines fire in the order in which they were set */
+  uint32_t slot;
 };
 
 struct timer_heap {
-  struct timer_entry *entries;
-  Py_ssize_t len;
-  Py_ssize_t capacity;
+  struct timer_entry *entries; /* the heap proper */
+  timer_handle **handles;      /* slot -> handle, a reference each */
+  uint32_t *places;            /* slot -> index in entries, or the next free slot */
+  char *block;                 /* what holds the three */
+  uint32_t len;
+  uint32_t capacity;
+  uint32_t free_slot; /* the first of those given back */
   uint64_t next_seq;
 };
 
@@ -287,6 +294,19 @@ struct loop_stats {
   int64_t max_lag;        /* the latest that a timer fired, ns */
 };
 
+#define METHODS_KEPT 32
+
+struct kept_method {
+  PyObject *name;   /* interned, or NULL */
+  PyObject *method; /* bound: a reference cycle until the loop is closed */
+};
+
+struct kept_methods {
+  unsigned int version; /* the type's when they were kept */
+  bool dict_known;      /* somebody has the instance's dict or has changed _run_once */
+  struct kept_method kept[METHODS_KEPT];
+};
+
 struct native_loop {
   PyObject_HEAD
   loop_core *core;
@@ -297,12 +317,14 @@ struct native_loop {
   struct fd_table fds;
   struct source_table sources;
   struct loop_stats stats;
+  struct kept_methods methods;
   char *scratch;             /* see readers_scratch; NULL until needed */
   PyObject *timers_map;      /* loop._timers: callback id -> handle */
   PyObject *transports;      /* loop._transports */
   PyObject *transports_data; /* its dict of weak references, or NULL */
   PyObject *task_factory;    /* NULL: none */
   PyObject *loop_keyword;    /* {"loop": self}, made when first needed and kept until close */
+  PyObject *task_args;       /* a tuple for one argument, NULL while in use */
   unsigned long thread_id;   /* valid while running */
   bool running;
   bool closed;
@@ -324,6 +346,14 @@ int64_t loop_deadline(double when);
 int loop_check_closed(native_loop *loop);
 /* Calls the loop's exception handler with the exception that is set now, as asyncio words it. */
 int loop_report_exception(native_loop *loop, PyObject *message, handle *h);
+
+/* --- methods.c ------------------------------------------------------------------------------- */
+
+void methods_clear(native_loop *loop);
+int methods_traverse(native_loop *loop, visitproc visit, void *arg);
+/* The type's attribute slots. */
+PyObject *loop_getattro(PyObject *loop, PyObject *name);
+int loop_setattro(PyObject *loop, PyObject *name, PyObject *value);
 
 /* --- calls.c: call_soon and its like --------------------------------------------------------- */
 

@@ -74,19 +74,6 @@ note_overrides(native_loop *self)
   return time < 0 || call_at < 0 ? -1 : 0;
 }
 
-/* Notices them in the instance. */
-static int
-loop_setattro(PyObject *object, PyObject *name, PyObject *value)
-{
-  native_loop *self = (native_loop *)object;
-
-  if (PyUnicode_CompareWithASCIIString(name, "time") == 0)
-    self->foreign_time = true;
-  else if (PyUnicode_CompareWithASCIIString(name, "call_at") == 0)
-    self->foreign_call_at = true;
-  return PyObject_GenericSetAttr(object, name, value);
-}
-
 static PyObject *
 loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
@@ -118,7 +105,9 @@ loop_release_all(native_loop *self)
   timers_clear(&self->timers);
   readers_clear(self);
   sources_clear(self);
+  methods_clear(self);
   Py_CLEAR(self->loop_keyword);
+  Py_CLEAR(self->task_args);
   if (self->timers_map != NULL)
     PyDict_Clear(self->timers_map);
 }
@@ -134,6 +123,9 @@ loop_traverse(native_loop *self, visitproc visit, void *arg)
   Py_VISIT(self->transports_data);
   Py_VISIT(self->task_factory);
   Py_VISIT(self->loop_keyword);
+  Py_VISIT(self->task_args);
+  if ((rc = methods_traverse(self, visit, arg)) != 0)
+    return rc;
   if ((rc = ready_traverse(self, visit, arg)) != 0 ||
       (rc = timers_traverse(&self->timers, visit, arg)) != 0 ||
       (rc = readers_traverse(self, visit, arg)) != 0)
@@ -238,7 +230,7 @@ loop_stats(native_loop *self, PyObject *Py_UNUSED(ignored))
 {
   return Py_BuildValue(
       "{sKsnsnsnsnsIsKsdsd}", "callbacks", (unsigned long long)self->stats.callbacks, "ready",
-      (Py_ssize_t)self->ready.len, "timers", self->timers.len, "pending",
+      (Py_ssize_t)self->ready.len, "timers", (Py_ssize_t)self->timers.len, "pending",
       (Py_ssize_t)pending_count(self->core), "watched", (Py_ssize_t)self->fds.watched, "sources",
       self->sources.live, "iterations", (unsigned long long)self->stats.iterations,
       "last_iteration", (double)self->stats.last_iteration / (double)NS_PER_SECOND, "max_lag",
@@ -380,6 +372,7 @@ static PyGetSetDef loop_getset[] = {
     FLAG("_stopping", stopping),
     FLAG("_debug", debug),
     FLAG("_interruptible", interruptible),
+    FLAG("_dict_known", methods.dict_known),
     {"_thread_id", (getter)get_thread_id, (setter)set_thread_id, NULL, NULL},
     {"_ready", (getter)get_ready, (setter)set_ready, NULL, NULL},
     {"_scheduled", (getter)get_scheduled, (setter)set_scheduled, NULL, NULL},
@@ -470,6 +463,7 @@ static PyType_Slot loop_slots[] = {
     {Py_tp_dealloc, loop_dealloc},
     {Py_tp_traverse, loop_traverse},
     {Py_tp_clear, loop_clear},
+    {Py_tp_getattro, loop_getattro},
     {Py_tp_setattro, loop_setattro},
     {Py_tp_methods, loop_methods},
     {Py_tp_getset, loop_getset},

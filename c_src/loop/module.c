@@ -120,6 +120,8 @@ make_strings(loop_state *state)
       {&state->str_fileno, "fileno"},
       {&state->str_time, "time"},
       {&state->str_call_at, "call_at"},
+      {&state->str_run_once, "_run_once"},
+      {&state->str_dict, "__dict__"},
   };
   PyObject *base;
 
@@ -209,7 +211,10 @@ module_exec(PyObject *module)
   apply((state)->str_done);                                                                        \
   apply((state)->str_fileno);                                                                      \
   apply((state)->str_time);                                                                        \
-  apply((state)->str_call_at)
+  apply((state)->str_call_at);                                                                     \
+  apply((state)->str_run_once);                                                                    \
+  apply((state)->str_dict);                                                                        \
+  apply((state)->context_names)
 
 static int
 module_traverse(PyObject *module, visitproc visit, void *arg)

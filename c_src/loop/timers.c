@@ -1,29 +1,39 @@
-/* The timer heap: four children a node, so that a sift touches few cache lines, and each handle
- * knows its place, so that a cancel removes it at once. */
+/* The timer heap: four children a node, side by side in one cache line, and each handle knows its
+ * place, so that a cancel removes it at once.
+ *
+ * A handle has a slot number for as long as it is in the heap; the table of places says where the
+ * entry of a slot is.  So a sift moves entries and writes that dense table, but touches no handle. */
 #include "loop_internal.h"
 
 #define TIMERS_MIN 64
+#define TIMERS_KEEP 4096 /* a table larger than this shrinks when it is nearly empty */
 #define TIMERS_ARITY 4
+#define TIMERS_MAX (UINT32_C(1) << 30)
+#define CACHE_LINE 64
+#define NO_SLOT UINT32_MAX
 
-/* Without branches: which of two random deadlines comes first cannot be predicted. */
+/* Which of two random deadlines comes first cannot be predicted: the compiler makes arithmetic of the
+ * one comparison.  That they are equal is predicted well.  The sequence may wrap. */
 static inline bool
 entry_less(const struct timer_entry *a, const struct timer_entry *b)
 {
-  return (a->when < b->when) | ((a->when == b->when) & (a->seq < b->seq));
+  if (__builtin_expect(a->when == b->when, 0))
+    return (int32_t)(a->seq - b->seq) < 0;
+  return a->when < b->when;
 }
 
 static inline void
-entry_put(struct timer_heap *heap, Py_ssize_t index, struct timer_entry entry)
+entry_put(struct timer_heap *heap, uint32_t index, struct timer_entry entry)
 {
   heap->entries[index] = entry;
-  entry.handle->heap_index = index;
+  heap->places[entry.slot] = index;
 }
 
 static void
-sift_up(struct timer_heap *heap, Py_ssize_t index, struct timer_entry entry)
+sift_up(struct timer_heap *heap, uint32_t index, struct timer_entry entry)
 {
   while (index > 0) {
-    Py_ssize_t parent = (index - 1) / TIMERS_ARITY;
+    uint32_t parent = (index - 1) / TIMERS_ARITY;
 
     if (!entry_less(&entry, &heap->entries[parent]))
       break;
@@ -33,18 +43,34 @@ sift_up(struct timer_heap *heap, Py_ssize_t index, struct timer_entry entry)
   entry_put(heap, index, entry);
 }
 
+/* The first to fire of a node's children, which begin at first. */
+static inline uint32_t
+least_child(const struct timer_heap *heap, uint32_t first)
+{
+  const struct timer_entry *entries = heap->entries;
+  uint32_t least = first;
+
+  if (heap->len - first >= TIMERS_ARITY) {
+    uint32_t left = first + entry_less(&entries[first + 1], &entries[first]);
+    uint32_t right = first + 2 + entry_less(&entries[first + 3], &entries[first + 2]);
+
+    return entry_less(&entries[right], &entries[left]) ? right : left;
+  }
+  for (uint32_t child = first + 1; child < heap->len; child++)
+    least = entry_less(&entries[child], &entries[least]) ? child : least;
+  return least;
+}
+
 static void
-sift_down(struct timer_heap *heap, Py_ssize_t index, struct timer_entry entry)
+sift_down(struct timer_heap *heap, uint32_t index, struct timer_entry entry)
 {
   for (;;) {
-    Py_ssize_t first = index * TIMERS_ARITY + 1;
-    Py_ssize_t end = first + TIMERS_ARITY < heap->len ? first + TIMERS_ARITY : heap->len;
-    Py_ssize_t least = first;
+    uint32_t first = index * TIMERS_ARITY + 1;
+    uint32_t least;
 
     if (first >= heap->len)
       break;
-    for (Py_ssize_t child = first + 1; child < end; child++)
-      least = entry_less(&heap->entries[child], &heap->entries[least]) ? child : least;
+    least = least_child(heap, first);
     if (!entry_less(&heap->entries[least], &entry))
       break;
     entry_put(heap, index, heap->entries[least]);
@@ -53,91 +79,135 @@ sift_down(struct timer_heap *heap, Py_ssize_t index, struct timer_entry entry)
   entry_put(heap, index, entry);
 }
 
+/* Lays the three tables out in a new block, with the second entry, a first child, at a cache line's
+ * start.  Slots are numbered anew, so that a smaller block has room for all. */
 static int
-timers_resize(struct timer_heap *heap, Py_ssize_t capacity)
+timers_resize(struct timer_heap *heap, uint32_t capacity)
 {
-  struct timer_entry *entries = PyMem_Realloc(heap->entries, (size_t)capacity * sizeof(*entries));
+  size_t each = sizeof(*heap->entries) + sizeof(*heap->handles) + sizeof(*heap->places);
+  char *block = PyMem_Malloc(2 * CACHE_LINE + (size_t)capacity * each);
+  struct timer_heap old = *heap;
+  uintptr_t start;
 
-  if (entries == NULL) {
+  if (block == NULL) {
     PyErr_NoMemory();
     return -1;
   }
-  heap->entries = entries;
+  start = ((uintptr_t)block + CACHE_LINE - 1) & ~(uintptr_t)(CACHE_LINE - 1);
+  heap->block = block;
   heap->capacity = capacity;
+  heap->entries = (struct timer_entry *)(start + CACHE_LINE - sizeof(*heap->entries));
+  heap->handles = (timer_handle **)(heap->entries + capacity);
+  heap->places = (uint32_t *)(heap->handles + capacity);
+  heap->free_slot = NO_SLOT;
+  for (uint32_t i = 0; i < heap->len; i++) {
+    struct timer_entry entry = old.entries[i];
+
+    heap->handles[i] = old.handles[entry.slot];
+    heap->handles[i]->slot = i;
+    entry.slot = i;
+    entry_put(heap, i, entry);
+  }
+  PyMem_Free(old.block);
   return 0;
+}
+
+static uint32_t
+slot_take(struct timer_heap *heap, timer_handle *timer)
+{
+  uint32_t slot = heap->free_slot;
+
+  /* When no slot was given back, those in use are the first ones. */
+  if (slot == NO_SLOT)
+    slot = heap->len;
+  else
+    heap->free_slot = heap->places[slot];
+  heap->handles[slot] = timer;
+  timer->slot = slot;
+  return slot;
+}
+
+static timer_handle *
+slot_give_back(struct timer_heap *heap, uint32_t slot)
+{
+  timer_handle *timer = heap->handles[slot];
+
+  timer->slot = -1;
+  heap->places[slot] = heap->free_slot;
+  heap->free_slot = slot;
+  return timer;
 }
 
 /* The heap takes a reference to the timer. */
 int
 timers_insert(struct timer_heap *heap, timer_handle *timer, int64_t when)
 {
-  struct timer_entry entry = {.when = when, .seq = heap->next_seq, .handle = timer};
+  struct timer_entry entry = {.when = when, .seq = (uint32_t)heap->next_seq++};
 
-  if (heap->len == heap->capacity &&
-      timers_resize(heap, heap->capacity ? heap->capacity * 2 : TIMERS_MIN) < 0)
-    return -1;
-  heap->next_seq++;
+  if (heap->len == heap->capacity) {
+    if (heap->len == TIMERS_MAX) {
+      PyErr_SetString(PyExc_OverflowError, "too many timers");
+      return -1;
+    }
+    if (timers_resize(heap, heap->capacity ? heap->capacity * 2 : TIMERS_MIN) < 0)
+      return -1;
+  }
   Py_INCREF(timer);
+  entry.slot = slot_take(heap, timer);
   sift_up(heap, heap->len++, entry);
   return 0;
 }
 
-/* Takes the entry at index out; its reference is the caller's. */
-static void
-remove_at(struct timer_heap *heap, Py_ssize_t index)
+/* Takes the entry at index out; its handle's reference is the caller's. */
+static timer_handle *
+remove_at(struct timer_heap *heap, uint32_t index)
 {
+  timer_handle *removed = slot_give_back(heap, heap->entries[index].slot);
   struct timer_entry last = heap->entries[--heap->len];
-  timer_handle *removed = index == heap->len ? last.handle : heap->entries[index].handle;
 
-  removed->heap_index = -1;
   if (index < heap->len) {
     if (index > 0 && entry_less(&last, &heap->entries[(index - 1) / TIMERS_ARITY]))
       sift_up(heap, index, last);
     else
       sift_down(heap, index, last);
   }
-  if (heap->capacity > TIMERS_MIN && heap->len < heap->capacity / 8 &&
+  if (heap->capacity > TIMERS_KEEP && heap->len < heap->capacity / 8 &&
       timers_resize(heap, heap->capacity / 4) < 0)
-    PyErr_Clear(); /* The larger array serves as well. */
+    PyErr_Clear(); /* The larger block serves as well. */
+  return removed;
 }
 
 void
 timers_remove(struct timer_heap *heap, timer_handle *timer)
 {
-  remove_at(heap, timer->heap_index);
-  handle_leave_queue(&timer->base);
+  handle_leave_queue(&remove_at(heap, heap->places[timer->slot])->base);
 }
 
 timer_handle *
 timers_pop(struct timer_heap *heap)
 {
-  timer_handle *timer = heap->entries[0].handle;
-
-  remove_at(heap, 0);
-  return timer;
+  return remove_at(heap, 0);
 }
 
 void
 timers_clear(struct timer_heap *heap)
 {
-  struct timer_entry *entries = heap->entries;
-  Py_ssize_t len = heap->len;
+  struct timer_heap old = *heap;
 
   /* Detached first: releasing a timer may run Python code that uses the loop. */
-  heap->entries = NULL;
-  heap->len = heap->capacity = 0;
-  for (Py_ssize_t i = 0; i < len; i++)
-    entries[i].handle->heap_index = -1;
-  for (Py_ssize_t i = 0; i < len; i++)
-    handle_leave_queue(&entries[i].handle->base);
-  PyMem_Free(entries);
+  *heap = (struct timer_heap){.next_seq = old.next_seq};
+  for (uint32_t i = 0; i < old.len; i++)
+    old.handles[old.entries[i].slot]->slot = -1;
+  for (uint32_t i = 0; i < old.len; i++)
+    handle_leave_queue(&old.handles[old.entries[i].slot]->base);
+  PyMem_Free(old.block);
 }
 
 int
 timers_traverse(struct timer_heap *heap, visitproc visit, void *arg)
 {
-  for (Py_ssize_t i = 0; i < heap->len; i++) {
-    int rc = handle_traverse_owned(&heap->entries[i].handle->base, visit, arg);
+  for (uint32_t i = 0; i < heap->len; i++) {
+    int rc = handle_traverse_owned(&heap->handles[heap->entries[i].slot]->base, visit, arg);
 
     if (rc != 0)
       return rc;
@@ -151,7 +221,7 @@ timers_snapshot(struct timer_heap *heap)
 {
   PyObject *list = PyList_New(heap->len);
 
-  for (Py_ssize_t i = 0; list != NULL && i < heap->len; i++)
-    PyList_SET_ITEM(list, i, Py_NewRef((PyObject *)heap->entries[i].handle));
+  for (uint32_t i = 0; list != NULL && i < heap->len; i++)
+    PyList_SET_ITEM(list, i, Py_NewRef((PyObject *)heap->handles[heap->entries[i].slot]));
   return list;
 }

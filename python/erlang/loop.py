@@ -161,7 +161,9 @@ class ErlangEventLoop(NativeTransports, _loop.NativeLoop, asyncio.SelectorEventL
         self._run_forever_setup()
         try:
             self._watch_signals()
-            if "_run_once" in self.__dict__ or type(self)._run_once is not _native_run_once:
+            if type(self)._run_once is not _native_run_once or (
+                self._dict_known and "_run_once" in self.__dict__
+            ):
                 while True:
                     self._run_once()
                     if self._stopping:

@@ -188,6 +188,32 @@ def test_cancel_in_any_order_keeps_the_heap_right(loop):
     assert ran == expected
 
 
+def test_a_heap_that_grew_and_shrank_keeps_its_timers(loop):
+    rng = random.Random(4)
+    ran = []
+    base = loop.time() + 0.2
+    handles = [(i, loop.call_at(base + rng.random() * 1e-3, ran.append, i)) for i in range(20_000)]
+    rng.shuffle(handles)
+    for _, handle in handles[300:]:
+        handle.cancel()
+    more = [(i, loop.call_at(base + rng.random() * 1e-3, ran.append, i)) for i in range(-300, 0)]
+    left = [pair for pair in handles[:300] + more if rng.random() < 0.5 or pair[1].cancel()]
+    loop.call_at(base + 0.01, loop.stop)
+    loop.run_forever()
+    left.sort(key=lambda pair: pair[1].when())
+    assert ran == [i for i, _ in left]
+
+
+def test_equal_deadlines_fire_in_the_order_they_were_set_in(erlang_loop):
+    ran = []
+    base = erlang_loop.time() + 0.05
+    for i in range(1000):
+        erlang_loop.call_at(base, ran.append, i)
+    erlang_loop.call_at(base, erlang_loop.stop)
+    erlang_loop.run_forever()
+    assert ran == list(range(1000))
+
+
 def test_when_gives_the_deadline(loop):
     when = loop.time() + 12.345
     handle = loop.call_at(when, print)
