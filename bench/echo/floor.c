@@ -30,7 +30,8 @@ open_socket(int type)
   int fd = socket(AF_INET, type | SOCK_NONBLOCK, 0);
 
   if (fd < 0 || bind(fd, (struct sockaddr *)&address, length) < 0 ||
-      (type == SOCK_STREAM && listen(fd, 1024) < 0) || getsockname(fd, (struct sockaddr *)&address, &length) < 0)
+      (type == SOCK_STREAM && listen(fd, 1024) < 0) ||
+      getsockname(fd, (struct sockaddr *)&address, &length) < 0)
     die("listen");
   printf("%d\n", ntohs(address.sin_port));
   fflush(stdout);

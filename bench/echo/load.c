@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #define BUCKETS 1000000 /* of 1 us */
-#define STALLED 5      /* seconds without an answer */
+#define STALLED 5       /* seconds without an answer */
 
 struct connection {
   int fd;
@@ -182,8 +182,8 @@ run(double seconds)
     }
     stopping = now() - start >= seconds;
   }
-  printf("%llu %.6f %.0f %.0f %llu\n", (unsigned long long)requests, now() - start,
-         percentile(0.5), percentile(0.99), (unsigned long long)resent);
+  printf("%llu %.6f %.0f %.0f %llu\n", (unsigned long long)requests, now() - start, percentile(0.5),
+         percentile(0.99), (unsigned long long)resent);
   fflush(stdout);
 }
 

@@ -13,11 +13,13 @@ import asyncio
 import contextlib
 import gc
 import os
+import ssl
 import subprocess
 import sys
 import textwrap
 
 import pytest
+import trustme
 
 import erlang
 
@@ -74,6 +76,25 @@ def _open_descriptors():
         with contextlib.suppress(FileNotFoundError):
             found.add((fd, os.readlink(f"/proc/self/fd/{fd}")))
     return found
+
+
+@pytest.fixture(scope="session")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture
+def server_tls(authority):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def client_tls(authority):
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
 
 
 SCRIPT_HEAD = """

@@ -6,7 +6,6 @@ import socket
 import ssl
 
 import pytest
-import trustme
 
 
 def current():
@@ -50,25 +49,6 @@ async def echo(reader, writer):
         await writer.drain()
     writer.close()
     await writer.wait_closed()
-
-
-@pytest.fixture(scope="session")
-def authority():
-    return trustme.CA()
-
-
-@pytest.fixture
-def server_tls(authority):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
-    return context
-
-
-@pytest.fixture
-def client_tls(authority):
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
 
 
 @pytest.mark.asyncio
