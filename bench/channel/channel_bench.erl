@@ -2,7 +2,7 @@
 -module(channel_bench).
 
 -export([load/1, floors/1, send_alone/3, receive_while_sending/4, in_flight/3, one_in_flight/2]).
--export([nothing/1, pin/1, copy/2, ping_pong/1]).
+-export([nothing/1, pin/1, unpin/0, fresh_memory/0, copy/2, ping_pong/1]).
 
 -define(CHUNK, 1000).
 %% A bound is a number of messages, in bytes, so that what waking costs is shared by as many.
@@ -13,6 +13,8 @@ load(Library) ->
 
 nothing(_) -> erlang:nif_error(not_loaded).
 pin(_) -> erlang:nif_error(not_loaded).
+unpin() -> erlang:nif_error(not_loaded).
+fresh_memory() -> erlang:nif_error(not_loaded).
 copy(_, _) -> erlang:nif_error(not_loaded).
 ping_pong(_) -> erlang:nif_error(not_loaded).
 
@@ -20,11 +22,12 @@ ping_pong(_) -> erlang:nif_error(not_loaded).
 
 %% #{Name => Nanoseconds}
 floors(Rounds) ->
-    Binary = binary:copy(<<"x">>, 16384),
     Trips = lists:sort(ping_pong(Rounds)),
     {ok, Queue} = py:call(channel_consumers, asyncio_queue, [50000]),
-    #{empty => per_call(fun() -> repeat_nothing(100000, Binary) end, 100000),
-      pin => per_call(fun() -> repeat_pin(100000, Binary) end, 100000),
+    #{empty => per_call(fun() -> repeat_nothing(100000, term) end, 100000),
+      {pin, same} => pin_alone(same, 16384, 100000),
+      {pin, fresh} => pin_alone(fresh, 16384, 100000),
+      fresh_memory => fresh_memory(),
       {copy, 64} => copy(64, 100000),
       {copy, 1024} => copy(1024, 100000),
       {copy, 16384} => copy(16384, 20000),
@@ -38,8 +41,19 @@ per_call(Function, Times) ->
 repeat_nothing(0, _) -> ok;
 repeat_nothing(N, Term) -> nothing(Term), repeat_nothing(N - 1, Term).
 
-repeat_pin(0, _) -> ok;
-repeat_pin(N, Term) -> pin(Term), repeat_pin(N - 1, Term).
+%% As send_alone, with the floor in the place of send/2.
+pin_alone(Kind, Size, Count) ->
+    in_process(fun() ->
+        Times = [begin
+                     Binaries = binaries(Kind, Size),
+                     elapsed(fun() -> pin_all(Binaries) end)
+                 end || _ <- lists:seq(1, Count div ?CHUNK)],
+        ok = unpin(),
+        mean(Times) / ?CHUNK
+    end).
+
+pin_all([]) -> ok;
+pin_all([Binary | Rest]) -> pin(Binary), pin_all(Rest).
 
 elapsed(Function) ->
     Start = erlang:monotonic_time(nanosecond),
@@ -57,16 +71,16 @@ send_alone(Size, Count, Kind) ->
     in_process(fun() ->
         {ok, Channel} = py_channel:new(),
         Chunks = Count div ?CHUNK,
-        Times = [send_chunk(Channel, binaries(Kind, Size)) || _ <- lists:seq(1, Chunks)],
+        Times = [begin
+                     Binaries = binaries(Kind, Size),
+                     elapsed(fun() -> send_all(Channel, Binaries) end)
+                 end || _ <- lists:seq(1, Chunks)],
         Last = lists:nthtail(Chunks - max(1, Chunks div 10), Times),
         {mean(Times) / ?CHUNK, mean(Last) / ?CHUNK}
     end).
 
 binaries(fresh, Size) -> [binary:copy(<<"x">>, Size) || _ <- lists:seq(1, ?CHUNK)];
 binaries(same, Size) -> lists:duplicate(?CHUNK, binary:copy(<<"x">>, Size)).
-
-send_chunk(Channel, Binaries) ->
-    elapsed(fun() -> send_all(Channel, Binaries) end).
 
 send_all(_, []) -> ok;
 send_all(Channel, [Binary | Rest]) ->

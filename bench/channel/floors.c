@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 static int64_t
@@ -20,18 +21,55 @@ nothing(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
   return argv[0];
 }
 
-/* The smallest thing that keeps a binary by reference beyond the call, and lets it go. */
+#define KEPT_MAX 1000000
+
+/* By the one process that measures. */
+static ErlNifIOVec *kept[KEPT_MAX];
+static unsigned kept_count;
+
+/* The smallest thing that keeps a binary by reference beyond the call. */
 static ERL_NIF_TERM
 pin(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 { /* (Binary) */
   ErlNifIOVec *iovec = NULL;
   ERL_NIF_TERM tail;
   (void)argc;
-  if (!enif_inspect_iovec(NULL, 1, enif_make_list1(env, argv[0]), &tail, &iovec)) {
+  if (kept_count == KEPT_MAX ||
+      !enif_inspect_iovec(NULL, 1, enif_make_list1(env, argv[0]), &tail, &iovec)) {
     return enif_make_badarg(env);
   }
-  enif_free_iovec(iovec);
+  kept[kept_count++] = iovec;
   return argv[0];
+}
+
+/* Lets go of all that is kept. */
+static ERL_NIF_TERM
+unpin(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{ /* () */
+  (void)argc, (void)argv;
+  while (kept_count > 0) {
+    enif_free_iovec(kept[--kept_count]);
+  }
+  return enif_make_atom(env, "ok");
+}
+
+/* Nanoseconds for writing one KB of memory that the process did not have before. */
+static ERL_NIF_TERM
+fresh_memory(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{ /* () */
+  enum { SIZE = 64 << 20 };
+  (void)argc, (void)argv;
+  char *p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) {
+    return enif_make_badarg(env);
+  }
+  int64_t start = now_ns();
+  for (size_t i = 0; i < SIZE; i += 4096) {
+    p[i] = 1;
+  }
+  double each = (double)(now_ns() - start) / (SIZE >> 10);
+  munmap(p, SIZE);
+  return enif_make_double(env, each);
 }
 
 /* Nanoseconds for one copy of Size bytes that are in the cache. */
@@ -125,6 +163,8 @@ ping_pong(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 static ErlNifFunc functions[] = {
     {"nothing", 1, nothing, 0},
     {"pin", 1, pin, 0},
+    {"unpin", 0, unpin, ERL_NIF_DIRTY_JOB_CPU_BOUND},
+    {"fresh_memory", 0, fresh_memory, ERL_NIF_DIRTY_JOB_CPU_BOUND},
     {"copy", 2, copy, 0},
     {"ping_pong", 1, ping_pong, ERL_NIF_DIRTY_JOB_IO_BOUND},
 };

@@ -54,27 +54,37 @@ channel_attachment_new(ErlNifIOVec *iovec, void **resources, size_t count)
   self->base.release = attachment_release;
   self->base.parts = parts;
   self->base.part_count = part_count;
+  self->base.movable = 0;
   self->iovec = iovec;
   self->resource_count = count;
   return &self->base;
 }
 
-#define BINARY_HEADER_SIZE 6 /* version, tag, four bytes of length */
-
-typedef struct binary_attachment {
-  message_attachment base;
-  ErlNifIOVec *iovec;
-  message_part parts[2];
-  uint8_t header[BINARY_HEADER_SIZE];
-} binary_attachment;
+/* Any thread. */
+static void
+release_moved(message_attachment *base)
+{
+  enif_free_iovec(((binary_attachment *)base)->iovec);
+}
 
 /* Any thread. */
 static void
-binary_release(message_attachment *base)
+release_own(message_attachment *base)
 {
-  binary_attachment *self = (binary_attachment *)base;
-  enif_free_iovec(self->iovec);
-  free(self);
+  release_moved(base);
+  free(base);
+}
+
+void
+channel_attachment_fill_binary(binary_attachment *out, ErlNifIOVec *iovec)
+{
+  out->base = (message_attachment){release_moved, out->parts, 2, sizeof(*out)};
+  out->iovec = iovec;
+  out->header[0] = EXT_VERSION;
+  out->header[1] = EXT_BINARY;
+  ext_put_u32(out->header + 2, (uint32_t)iovec->size);
+  out->parts[0] = (message_part){out->header, BINARY_HEADER_SIZE};
+  out->parts[1] = (message_part){(const uint8_t *)iovec->iov[0].iov_base, iovec->size};
 }
 
 message_attachment *
@@ -85,12 +95,8 @@ channel_attachment_of_binary(ErlNifIOVec *iovec)
     enif_free_iovec(iovec);
     return NULL;
   }
-  self->base = (message_attachment){binary_release, self->parts, 2};
-  self->iovec = iovec;
-  self->header[0] = EXT_VERSION;
-  self->header[1] = EXT_BINARY;
-  ext_put_u32(self->header + 2, (uint32_t)iovec->size);
-  self->parts[0] = (message_part){self->header, BINARY_HEADER_SIZE};
-  self->parts[1] = (message_part){(const uint8_t *)iovec->iov[0].iov_base, iovec->size};
+  channel_attachment_fill_binary(self, iovec);
+  self->base.movable = 0;
+  self->base.release = release_own;
   return &self->base;
 }

@@ -12,8 +12,21 @@
  * failure too.  NULL when memory is short. */
 message_attachment *channel_attachment_new(ErlNifIOVec *iovec, void **resources, size_t count);
 
-/* The external format of one binary, which the iovec (taken over, made with a NULL environment) holds:
- * two parts, the header and the binary.  NULL when memory is short. */
+#define BINARY_HEADER_SIZE 6 /* version, tag, four bytes of length */
+
+/* The external format of one binary: two parts, the header and the binary. */
+typedef struct binary_attachment {
+  message_attachment base;
+  ErlNifIOVec *iovec;
+  message_part parts[2];
+  uint8_t header[BINARY_HEADER_SIZE];
+} binary_attachment;
+
+/* Fills a movable one with the iovec (made with a NULL environment, of one binary), which it takes
+ * over. */
+void channel_attachment_fill_binary(binary_attachment *out, ErlNifIOVec *iovec);
+
+/* One that has memory of its own.  NULL when memory is short; the iovec is taken over all the same. */
 message_attachment *channel_attachment_of_binary(ErlNifIOVec *iovec);
 
 #endif

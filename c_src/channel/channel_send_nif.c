@@ -95,8 +95,8 @@ nif_channel_send(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
   return send_for(env, h, scratch, encoding.size, attachment, argc == 3 ? &argv[2] : NULL);
 }
 
-/* One large binary, pinned: NULL when it is none, and badarg is due, or memory is short. */
-static message_attachment *
+/* One large binary, pinned; NULL when it is none. */
+static ErlNifIOVec *
 pin_binary(ErlNifEnv *env, ERL_NIF_TERM term)
 {
   ErlNifIOVec *iovec = NULL;
@@ -104,23 +104,28 @@ pin_binary(ErlNifEnv *env, ERL_NIF_TERM term)
   if (!enif_inspect_iovec(NULL, 1, enif_make_list1(env, term), &tail, &iovec)) {
     return NULL;
   }
-  if (iovec->iovcnt != 1 || iovec->size > UINT32_MAX) {
-    enif_free_iovec(iovec);
-    return NULL;
+  if (iovec->iovcnt == 1 && iovec->size <= UINT32_MAX) {
+    return iovec;
   }
-  return channel_attachment_of_binary(iovec);
+  enif_free_iovec(iovec);
+  return NULL;
 }
 
 ERL_NIF_TERM
 nif_channel_send_binary(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 { /* (Channel, Binary[, Ref]) */
+  binary_attachment pinned;
   channel_handle *h = channel_nif_get(env, argv[0]);
-  message_attachment *attachment = h == NULL ? NULL : pin_binary(env, argv[1]);
-  if (attachment == NULL) {
+  ErlNifIOVec *iovec = h == NULL ? NULL : pin_binary(env, argv[1]);
+  if (iovec == NULL) {
     return enif_make_badarg(env);
   }
-  size_t size = attachment->parts[0].size + attachment->parts[1].size;
-  return send_for(env, h, NULL, size, attachment, argc == 3 ? &argv[2] : NULL);
+  size_t size = BINARY_HEADER_SIZE + iovec->size;
+  if (argc == 3) {
+    return send_for(env, h, NULL, size, channel_attachment_of_binary(iovec), &argv[2]);
+  }
+  channel_attachment_fill_binary(&pinned, iovec);
+  return channel_make_result(env, send_payload(h, NULL, size, &pinned.base));
 }
 
 ERL_NIF_TERM

@@ -1,6 +1,7 @@
 #include "message_store.h"
 
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,7 +23,7 @@ struct message_segment {
   size_t capacity;
   size_t used;    /* guarded by the queue's lock, and so: */
   size_t written; /* messages */
-  uint8_t data[];
+  _Alignas(max_align_t) uint8_t data[];
 };
 
 struct message_chunk {
@@ -160,14 +161,15 @@ message_copy_in(message_segment **segment, const uint8_t *data, size_t size, mes
 void
 message_release(message *m)
 {
-  if (m->segment != NULL) {
-    segment_drop(m->segment, 1);
-    m->segment = NULL;
-  }
   if (m->attachment != NULL) {
     atomic_fetch_sub_explicit(&live_blocks, 1, memory_order_relaxed);
     m->attachment->release(m->attachment);
     m->attachment = NULL;
+  }
+  /* The attachment may have lain in it. */
+  if (m->segment != NULL) {
+    segment_drop(m->segment, 1);
+    m->segment = NULL;
   }
   m->data = NULL;
 }
@@ -187,11 +189,45 @@ chunk_new(message_list *list)
   return c;
 }
 
-void
-message_attach(message *m, message_attachment *attachment)
+/* Where what was at old, part of what moved from one place to another, is now. */
+static const void *
+moved(const void *old, const message_attachment *from, const message_attachment *to)
 {
+  size_t offset = (size_t)((const char *)old - (const char *)from);
+  return offset < from->movable ? (const char *)to + offset : old;
+}
+
+/* Copies it into the segment, and lets it refer to itself there. */
+static message_attachment *
+move_attachment(const message_attachment *from, uint8_t *place)
+{
+  message_attachment *to = (message_attachment *)place;
+  memcpy(place, from, from->movable);
+  message_part *parts = (message_part *)moved(from->parts, from, to);
+  for (size_t i = 0; i < to->part_count; i++) {
+    parts[i].data = moved(parts[i].data, from, to);
+  }
+  to->parts = parts;
+  return to;
+}
+
+int
+message_attach(message_segment **segment, message *m, message_attachment *attachment)
+{
+  if (attachment->movable > 0) {
+    message_segment *s = segment_for(segment, attachment->movable + sizeof(max_align_t));
+    if (s == NULL) {
+      return -1;
+    }
+    size_t used = (s->used + sizeof(void *) - 1) & ~(sizeof(void *) - 1);
+    attachment = move_attachment(attachment, s->data + used);
+    s->used = used + attachment->movable;
+    s->written++;
+    m->segment = s;
+  }
   m->attachment = attachment;
   atomic_fetch_add_explicit(&live_blocks, 1, memory_order_relaxed);
+  return 0;
 }
 
 void
@@ -230,7 +266,7 @@ message_attachment_copy(const uint8_t *data, size_t size, message_attachment *al
   memcpy(self->data, data, size);
   self->part = (message_part){self->data, size};
   self->along = along;
-  self->base = (message_attachment){payload_copy_release, &self->part, 1};
+  self->base = (message_attachment){payload_copy_release, &self->part, 1, 0};
   return &self->base;
 }
 

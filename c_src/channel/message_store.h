@@ -29,6 +29,9 @@ struct message_attachment {
       message_attachment *self); /* any thread, GIL or not; no lock held; exactly once */
   const message_part *parts;
   size_t part_count;
+  /* 0, or the size of the whole struct, parts included: the queue moves it to memory of its own, where
+   * release is called, and the maker's is free again. */
+  size_t movable;
 };
 
 typedef struct message {
@@ -53,8 +56,9 @@ int message_copy_in(message_segment **segment, const uint8_t *data, size_t size,
 /* Nobody writes to it any more: it goes with its last message.  NULL does nothing. */
 void message_segment_retire(message_segment *segment);
 
-/* Makes the attachment the message's own: it is released with it. */
-void message_attach(message *m, message_attachment *attachment);
+/* Makes the attachment the message's own: it is released with it.  A movable one, for a message without
+ * copied payload, goes into *segment or a new one.  0, or -1 when memory is short. */
+int message_attach(message_segment **segment, message *m, message_attachment *attachment);
 
 /* Undoes message_attach: the attachment is its maker's again. */
 void message_detach(message *m);

@@ -239,8 +239,9 @@ queue_put(queue *q, const uint8_t *data, size_t size, message_attachment *attach
   if (store_message(q, data, size, &m) != QUEUE_OK) {
     return QUEUE_NO_MEMORY;
   }
-  if (attachment != NULL) {
-    message_attach(&m, attachment);
+  if (attachment != NULL && message_attach(&q->segment, &m, attachment) < 0) {
+    message_release(&m);
+    return QUEUE_NO_MEMORY;
   }
   if (!hand(q, &m, laters) && message_push(&q->incoming, &m) < 0) {
     if (attachment != NULL) {

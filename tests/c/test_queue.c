@@ -313,9 +313,10 @@ attachments_are_released_once_and_without_the_lock(void)
   queue q;
   message m;
   queue_init(&q, &(queue_limits){1000, NONE, NONE, NONE});
-  counted a = {.attachment = {counted_release, &a.part, 1}, .part = {(uint8_t *)"abc", 3}, .q = &q};
-  counted b = {.attachment = {counted_release, NULL, 0}, .q = &q};
-  counted c = {.attachment = {counted_release, NULL, 0}};
+  counted a = {
+      .attachment = {counted_release, &a.part, 1, 0}, .part = {(uint8_t *)"abc", 3}, .q = &q};
+  counted b = {.attachment = {counted_release, NULL, 0, 0}, .q = &q};
+  counted c = {.attachment = {counted_release, NULL, 0, 0}};
   CHECK(queue_send(&q, NULL, 3, &a.attachment) == QUEUE_OK);
   CHECK(queue_send(&q, (uint8_t *)"xy", 2, &b.attachment) == QUEUE_OK);
   CHECK(queue_send(&q, NULL, 2000, &c.attachment) == QUEUE_TOO_LARGE);
