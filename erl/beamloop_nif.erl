@@ -7,9 +7,9 @@
 -export([nif_call_submit/7, nif_call_cancel/1, nif_call_take/1, nif_call_taken/1]).
 -export([nif_loop_start/1, nif_loop_stop/1]).
 -export([nif_channel_new/3, nif_channel_close/2, nif_channel_info/1, nif_channel_live/0]).
--export([nif_channel_send/2, nif_channel_send/3, nif_channel_send_binary/2,
+-export([nif_channel_send/3, nif_channel_send/4, nif_channel_send_binary/2,
          nif_channel_send_binary/3, nif_channel_send_iovec/3, nif_channel_send_iovec/4,
-         nif_channel_send_many/2, nif_channel_send_cancel/1]).
+         nif_channel_send_many/3, nif_channel_send_cancel/1]).
 
 -type sent() :: ok | busy | {error, closed | too_large | system_limit}.
 -type sent_or_waits() :: ok | {wait, reference()} | {error, closed | too_large | system_limit}.
@@ -74,12 +74,12 @@ nif_call_cancel(_Call) ->
 nif_channel_new(_Limits, _Owner, _Binaries) ->
     erlang:nif_error(not_loaded).
 
--spec nif_channel_send(reference(), term()) -> declined | sent().
-nif_channel_send(_Channel, _Term) ->
+-spec nif_channel_send(reference(), term(), node()) -> declined | sent().
+nif_channel_send(_Channel, _Term, _Node) ->
     erlang:nif_error(not_loaded).
 
--spec nif_channel_send(reference(), term(), reference()) -> declined | sent_or_waits().
-nif_channel_send(_Channel, _Term, _Ref) ->
+-spec nif_channel_send(reference(), term(), node(), reference()) -> declined | sent_or_waits().
+nif_channel_send(_Channel, _Term, _Node, _Ref) ->
     erlang:nif_error(not_loaded).
 
 -spec nif_channel_send_binary(reference(), binary()) -> sent().
@@ -99,9 +99,9 @@ nif_channel_send_iovec(_Channel, _Iovec, _Handles) ->
 nif_channel_send_iovec(_Channel, _Iovec, _Handles, _Ref) ->
     erlang:nif_error(not_loaded).
 
--spec nif_channel_send_many(reference(), [term()]) ->
+-spec nif_channel_send_many(reference(), [term()], node()) ->
           {more | declined | sent(), non_neg_integer(), [term()]}.
-nif_channel_send_many(_Channel, _Terms) ->
+nif_channel_send_many(_Channel, _Terms, _Node) ->
     erlang:nif_error(not_loaded).
 
 -spec nif_channel_send_cancel(reference()) -> boolean().

@@ -112,7 +112,7 @@ binaries(#{}) -> application:get_env(beamloop, binaries, bytes).
 send(Channel, Term) when is_binary(Term), byte_size(Term) >= ?BY_REFERENCE ->
     beamloop_nif:nif_channel_send_binary(Channel, own(Term));
 send(Channel, Term) ->
-    case beamloop_nif:nif_channel_send(Channel, Term) of
+    case beamloop_nif:nif_channel_send(Channel, Term, node()) of
         declined ->
             {Pieces, Handles} = encode(Term),
             beamloop_nif:nif_channel_send_iovec(Channel, Pieces, Handles);
@@ -155,7 +155,7 @@ send_and_wait(Channel, Term, Timeout) ->
 send_or_wait(Channel, Term, Ref) when is_binary(Term), byte_size(Term) >= ?BY_REFERENCE ->
     beamloop_nif:nif_channel_send_binary(Channel, own(Term), Ref);
 send_or_wait(Channel, Term, Ref) ->
-    case beamloop_nif:nif_channel_send(Channel, Term, Ref) of
+    case beamloop_nif:nif_channel_send(Channel, Term, node(), Ref) of
         declined ->
             {Pieces, Handles} = encode(Term),
             beamloop_nif:nif_channel_send_iovec(Channel, Pieces, Handles, Ref);
@@ -175,7 +175,7 @@ send_many(Channel, Terms) ->
     error(badarg, [Channel, Terms]).
 
 send_many(Channel, Terms, Before) ->
-    {Result, Count, Rest} = beamloop_nif:nif_channel_send_many(Channel, Terms),
+    {Result, Count, Rest} = beamloop_nif:nif_channel_send_many(Channel, Terms, node()),
     Sent = Before + Count,
     case Result of
         more when Rest =:= [] -> ok;

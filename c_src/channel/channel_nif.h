@@ -14,10 +14,10 @@ int channel_nif_load(ErlNifEnv *env);
  * integers (LowWatermark may be 0) or infinity. */
 ERL_NIF_TERM nif_channel_new(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
-/* nif_channel_send/2 (Channel, Term): ok | busy | {error, closed | too_large}; declined when the
+/* nif_channel_send/3 (Channel, Term, node()): ok | busy | {error, closed | too_large}; declined when the
  * term has to come through nif_channel_send_iovec.
  *
- * nif_channel_send/3 (Channel, Term, Ref): instead of busy, {wait, Sender}; the process gets
+ * nif_channel_send/4 (Channel, Term, node(), Ref): instead of busy, {wait, Sender}; the process gets
  * {Ref, ok | {error, closed}} when its message was sent or refused.  So with Ref below. */
 ERL_NIF_TERM nif_channel_send(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
@@ -29,7 +29,7 @@ ERL_NIF_TERM nif_channel_send_binary(ErlNifEnv *env, int argc, const ERL_NIF_TER
  * what term_to_iovec gave; Handles is the list of the handles in the term.  O(length of both). */
 ERL_NIF_TERM nif_channel_send_iovec(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
-/* nif_channel_send_many/2 (Channel, Terms): {Result, Sent, Rest}: the first Sent terms were sent, Rest
+/* nif_channel_send_many/3 (Channel, Terms, node()): {Result, Sent, Rest}: the first Sent terms were sent, Rest
  * was not.  Result is that of the first term of Rest, or more when the call has done enough, or
  * Rest is no list with a head. */
 ERL_NIF_TERM nif_channel_send_many(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);

@@ -77,10 +77,10 @@ encode(ErlNifEnv *env, ERL_NIF_TERM term, nif_encoding *encoding, message_attach
 
 ERL_NIF_TERM
 nif_channel_send(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{ /* (Channel, Term[, Ref]) */
+{ /* (Channel, Term, Node[, Ref]) */
   channel_handle *h;
   uint8_t scratch[CHANNEL_SCRATCH_SIZE];
-  nif_encoding encoding = {.data = scratch, .capacity = sizeof(scratch)};
+  nif_encoding encoding = {.node = argv[2], .data = scratch, .capacity = sizeof(scratch)};
   message_attachment *attachment;
   if ((h = channel_nif_get(env, argv[0])) == NULL) {
     return enif_make_badarg(env);
@@ -92,7 +92,7 @@ nif_channel_send(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
   if (encoded < 0) {
     return channel_make_result(env, QUEUE_NO_MEMORY);
   }
-  return send_for(env, h, scratch, encoding.size, attachment, argc == 3 ? &argv[2] : NULL);
+  return send_for(env, h, scratch, encoding.size, attachment, argc == 4 ? &argv[3] : NULL);
 }
 
 /* One large binary, pinned; NULL when it is none. */
@@ -130,10 +130,10 @@ nif_channel_send_binary(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 
 ERL_NIF_TERM
 nif_channel_send_many(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{ /* (Channel, Terms) */
+{ /* (Channel, Terms, Node) */
   channel_handle *h = channel_nif_get(env, argv[0]);
   uint8_t scratch[CHANNEL_SCRATCH_SIZE];
-  nif_encoding encoding = {.data = scratch, .capacity = sizeof(scratch)};
+  nif_encoding encoding = {.node = argv[2], .data = scratch, .capacity = sizeof(scratch)};
   ERL_NIF_TERM head, next, list = argv[1];
   ERL_NIF_TERM answer = channel_atoms.more;
   size_t bytes = 0;

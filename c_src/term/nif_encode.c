@@ -4,6 +4,7 @@
  * the emulator has encoded them (funs, bit strings, integers beyond 64 bits) are declined. */
 #include "nif_encode.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #include "handles.h"
@@ -61,6 +62,65 @@ put_by_emulator(writer *w, ERL_NIF_TERM term)
   }
   enif_release_binary(&ext);
   return p != NULL;
+}
+
+/* --- local pids: the emulator needs longer for one than for all the rest of a small message --- */
+
+#define PIDS 64
+#define PID_EXT_MAX 40
+
+/* What a scheduler has encoded lately.  A local pid is the same word for as long as it means the same
+ * process, and its encoding depends on the node's name and its incarnation besides:  the latter
+ * changes with the process that runs distribution. */
+typedef struct encoded_pid {
+  ERL_NIF_TERM pid, node, net_kernel;
+  uint8_t size;
+  uint8_t ext[PID_EXT_MAX];
+} encoded_pid;
+
+static _Thread_local encoded_pid encoded_pids[PIDS];
+
+/* The pid of net_kernel, or 0. */
+static ERL_NIF_TERM
+net_kernel_pid(ErlNifEnv *env)
+{
+  /* An atom is the same word in every environment, for ever; 0 until made. */
+  static _Atomic ERL_NIF_TERM net_kernel;
+  ERL_NIF_TERM name = atomic_load_explicit(&net_kernel, memory_order_relaxed);
+  ErlNifPid pid;
+  if (name == 0) {
+    name = enif_make_atom(env, "net_kernel");
+    atomic_store_explicit(&net_kernel, name, memory_order_relaxed);
+  }
+  return enif_whereis_pid(env, name, &pid) ? pid.pid : 0;
+}
+
+static int
+put_pid(writer *w, ERL_NIF_TERM term)
+{
+  ErlNifPid local;
+  if (w->out->node == 0 || !enif_get_local_pid(w->env, term, &local)) {
+    return put_by_emulator(w, term);
+  }
+  encoded_pid *known = &encoded_pids[(term >> 4) % PIDS];
+  ERL_NIF_TERM net_kernel = net_kernel_pid(w->env);
+  if (known->pid == term && known->node == w->out->node && known->net_kernel == net_kernel) {
+    uint8_t *p = room(w, known->size);
+    if (p != NULL) {
+      memcpy(p, known->ext, known->size);
+    }
+    return p != NULL;
+  }
+  size_t start = w->out->size;
+  if (!put_by_emulator(w, term)) {
+    return 0;
+  }
+  size_t size = w->out->size - start;
+  if (size <= PID_EXT_MAX) {
+    *known = (encoded_pid){term, w->out->node, net_kernel, (uint8_t)size, {0}};
+    memcpy(known->ext, w->out->data + start, size);
+  }
+  return 1;
 }
 
 /* Latin-1 text as the UTF-8 that the newer encoding wants; at most 255 characters. */
@@ -293,6 +353,7 @@ put_term(writer *w, ERL_NIF_TERM term)
   case ERL_NIF_TERM_TYPE_TUPLE:
     return put_nested(w, term, put_tuple);
   case ERL_NIF_TERM_TYPE_PID:
+    return put_pid(w, term);
   case ERL_NIF_TERM_TYPE_PORT:
     return put_by_emulator(w, term);
   case ERL_NIF_TERM_TYPE_REFERENCE:

@@ -9,7 +9,8 @@
 #define NIF_ENCODE_MAX_HANDLES 8
 
 typedef struct nif_encoding {
-  uint8_t *data; /* the caller's scratch, at most 4 KB used */
+  ERL_NIF_TERM node; /* what node() gives now, by which encoded pids are remembered; 0: none are */
+  uint8_t *data;     /* the caller's scratch, at most 4 KB used */
   size_t capacity;
   size_t size; /* written, version byte included */
   unsigned handle_count;

@@ -60,6 +60,10 @@ start() ->
         "    for term in Channel(ref):\n"
         "        reply(pid, [term])\n"
         "\n"
+        "def greet_back(ref):\n"
+        "    for node, pid in Channel(ref):\n"
+        "        reply(pid, [node, pid])\n"
+        "\n"
         "sys.modules['terms_SUITE_helpers'] = helpers = types.ModuleType('terms_SUITE_helpers')\n"
         "helpers.__dict__.update(globals())\n").
 
@@ -284,7 +288,28 @@ keep_and_get_a_name() ->
     ?assertEqual({ok, Values}, call(give, [<<"values">>])),
     ok = py_channel:close(Queue),
     {ok, none} = call(echo, [Queue, self()]),
-    receive [Back] -> ?assertEqual({Channel, self()}, Back) after 5000 -> error(no_message) end.
+    receive [Back] -> ?assertEqual({Channel, self()}, Back) after 5000 -> error(no_message) end,
+    {_, Monitor} = spawn_monitor(fun pids_follow_the_name/0),
+    receive {'DOWN', Monitor, process, _, Reason} -> ?assertEqual(normal, Reason) end.
+
+%% A pid that was sent before is sent as it is called now: else it comes back as another node's.  In a
+%% process that was never sent before it had a name.
+pids_follow_the_name() ->
+    {ok, Queue} = py_channel:new(),
+    spawn_link(fun() -> {ok, none} = call(greet_back, [Queue]) end),
+    Steps = [fun() -> ok end, fun net_kernel:stop/0,
+             fun() -> {ok, _} = net_kernel:start([late, shortnames]) end, fun net_kernel:stop/0,
+             fun() -> {ok, _} = net_kernel:start([later, shortnames]) end],
+    [begin
+         _ = Step(),
+         [begin
+              ok = py_channel:send(Queue, {node(), self()}),
+              receive Back -> ?assertEqual([node(), self()], Back)
+              after 5000 -> error({no_message, node()})
+              end
+          end || _ <- [1, 2]]
+     end || Step <- Steps],
+    ok = py_channel:close(Queue).
 
 start_link() ->
     ignore.
