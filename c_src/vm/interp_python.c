@@ -9,6 +9,9 @@
 #include "worker.h"
 
 #include <dlfcn.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <stdio.h>
 
 static PyThreadState *main_state;    /* main thread only */
@@ -85,6 +88,18 @@ make_libpython_global(char *error, size_t size)
   return 0;
 }
 
+/* ERTS fixes the thresholds of the C library's malloc at 128 KB, which keeps it from learning them as
+ * it does in an ordinary Python: each larger piece of memory, such as the 256 KB that a receive of
+ * asyncio's asks for, would be mapped and unmapped, at several times what the receive costs. */
+static void
+let_malloc_keep_memory(void)
+{
+#ifdef __GLIBC__
+  (void)mallopt(M_MMAP_THRESHOLD, 4 << 20);
+  (void)mallopt(M_TRIM_THRESHOLD, 8 << 20);
+#endif
+}
+
 static PyStatus
 preinitialise(void)
 {
@@ -139,6 +154,7 @@ interp_initialise(const runtime_config *config, char *error, size_t size)
   if (make_libpython_global(error, size) != 0) {
     return -1;
   }
+  let_malloc_keep_memory();
   if (PyImport_AppendInittab("_beamloop_vm", PyInit__beamloop_vm) != 0 ||
       PyImport_AppendInittab("_beamloop_channel", PyInit__beamloop_channel) != 0) {
     snprintf(error, size, "out of memory");

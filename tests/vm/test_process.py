@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +21,28 @@ def test_the_interpreter_is_that_of_the_virtual_environment():
 
 def test_calls_run_beside_the_main_thread():
     assert threading.current_thread() is not threading.main_thread()
+
+
+def sanitized():
+    with open("/proc/self/maps") as maps:
+        return "libasan" in maps.read()
+
+
+@pytest.mark.skipif(sanitized(), reason="its malloc is another")
+def test_receiving_into_large_buffers_maps_no_memory_each_time():
+    """Each buffer that is mapped anew faults when the first byte comes."""
+    left, right = socket.socketpair()
+    with left, right:
+
+        def receive(count):
+            before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+            for _ in range(count):
+                left.send(b"x")
+                assert right.recv(262144) == b"x"
+            return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+
+        receive(10)
+        assert receive(1000) < 100
 
 
 def test_a_child_tells_its_exit_status():
