@@ -35,7 +35,7 @@ debug_check_call(native_loop *loop, PyObject *callback, const char *method, bool
   PyObject *result;
 
   if (check_thread) {
-    result = PyObject_CallMethod((PyObject *)loop, "_check_thread", NULL);
+    result = PyObject_CallMethodNoArgs((PyObject *)loop, loop->state->str_check_thread);
     if (result == NULL)
       return -1;
     Py_DECREF(result);
@@ -49,7 +49,7 @@ debug_check_call(native_loop *loop, PyObject *callback, const char *method, bool
 static int
 log_if_slow(native_loop *loop, PyObject *object, double seconds)
 {
-  PyObject *limit = PyObject_GetAttrString((PyObject *)loop, "slow_callback_duration");
+  PyObject *limit = PyObject_GetAttr((PyObject *)loop, loop->state->str_slow_callback_duration);
   PyObject *text, *result = NULL;
   double allowed = limit == NULL ? -1.0 : PyFloat_AsDouble(limit);
 
@@ -70,7 +70,7 @@ log_if_slow(native_loop *loop, PyObject *object, double seconds)
 static int
 set_current_handle(native_loop *loop, PyObject *object)
 {
-  return PyObject_SetAttrString((PyObject *)loop, "_current_handle", object);
+  return PyObject_SetAttr((PyObject *)loop, loop->state->str_current_handle, object);
 }
 
 /* As handle_run, for handles of either kind. */

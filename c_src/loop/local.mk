@@ -11,6 +11,7 @@ LOOP_SOURCES = \
 	c_src/loop/loop_type.c \
 	c_src/loop/methods.c \
 	c_src/loop/module.c \
+	c_src/loop/names.h \
 	c_src/loop/pending.c \
 	c_src/loop/pending.h \
 	c_src/loop/poller.h \

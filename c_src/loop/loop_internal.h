@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "loop_api.h"
+#include "names.h"
 #include "pending.h"
 #include "poller.h"
 #include "transport_state.h"
@@ -70,22 +71,10 @@ typedef struct loop_state {
   PyObject *logger;          /* asyncio.log.logger */
   PyObject *check_ssl;       /* asyncio.base_events._check_ssl_socket */
   PyObject *empty_tuple;
-  PyObject *str_context;
-  PyObject *str_loop;
-  PyObject *str_name;
-  PyObject *str_future_blocking;
-  PyObject *str_run;
-  PyObject *str_cancelled;
-  PyObject *str_check_in;
-  PyObject *str_call_exception_handler;
-  PyObject *str_set_result;
-  PyObject *str_done;
-  PyObject *str_fileno;
-  PyObject *str_time;
-  PyObject *str_call_at;
-  PyObject *str_run_once;
-  PyObject *str_dict;
   PyObject *context_names; /* the tuple ("context",) that a call last had, see calls.c */
+#define DECLARE_NAME(field, text) PyObject *field
+  LOOP_NAMES(DECLARE_NAME);
+#undef DECLARE_NAME
   struct free_list free_handles;
   struct free_list free_timers;
   transport_state transports;
@@ -214,7 +203,7 @@ struct fd_table {
 };
 
 /* The descriptor of an integer or an object with fileno(); -1 with ValueError as selectors has. */
-int readers_fileno(PyObject *object);
+int readers_fileno(loop_state *state, PyObject *object);
 
 /* Loop's thread.  Makes object (a handle or a sock_op) what events of one direction run; the one
  * that was there is cancelled. */

@@ -101,37 +101,22 @@ import_all(loop_state *state)
 }
 
 static int
-make_strings(loop_state *state)
+make_names(loop_state *state)
 {
-  const struct {
-    PyObject **place;
-    const char *text;
-  } strings[] = {
-      {&state->str_context, "context"},
-      {&state->str_loop, "loop"},
-      {&state->str_name, "name"},
-      {&state->str_future_blocking, "_asyncio_future_blocking"},
-      {&state->str_run, "_run"},
-      {&state->str_cancelled, "_cancelled"},
-      {&state->str_check_in, "_check_in"},
-      {&state->str_call_exception_handler, "call_exception_handler"},
-      {&state->str_set_result, "set_result"},
-      {&state->str_done, "done"},
-      {&state->str_fileno, "fileno"},
-      {&state->str_time, "time"},
-      {&state->str_call_at, "call_at"},
-      {&state->str_run_once, "_run_once"},
-      {&state->str_dict, "__dict__"},
-  };
-  PyObject *base;
+#define MAKE_NAME(field, text)                                                                     \
+  if ((state->field = PyUnicode_InternFromString(text)) == NULL)                                   \
+  return -1
+  LOOP_NAMES(MAKE_NAME);
+#undef MAKE_NAME
+  return 0;
+}
 
-  for (size_t i = 0; i < Py_ARRAY_LENGTH(strings); i++) {
-    *strings[i].place = PyUnicode_InternFromString(strings[i].text);
-    if (*strings[i].place == NULL)
-      return -1;
-  }
+static int
+make_constants(loop_state *state)
+{
+  PyObject *base = import_from("asyncio.base_events", "BaseEventLoop");
+
   state->empty_tuple = PyTuple_New(0);
-  base = import_from("asyncio.base_events", "BaseEventLoop");
   if (base != NULL)
     state->create_task = PyObject_GetAttrString(base, "create_task");
   Py_XDECREF(base);
@@ -168,7 +153,8 @@ module_exec(PyObject *module)
   PyObject *capsule;
   int rc;
 
-  if (import_all(state) < 0 || make_strings(state) < 0 || make_types(module, state) < 0)
+  if (import_all(state) < 0 || make_names(state) < 0 || make_constants(state) < 0 ||
+      make_types(module, state) < 0)
     return -1;
   capsule = PyCapsule_New((void *)&api_table, LOOP_API_CAPSULE, NULL);
   if (capsule == NULL)
@@ -199,21 +185,6 @@ module_exec(PyObject *module)
   apply((state)->logger);                                                                          \
   apply((state)->check_ssl);                                                                       \
   apply((state)->empty_tuple);                                                                     \
-  apply((state)->str_context);                                                                     \
-  apply((state)->str_loop);                                                                        \
-  apply((state)->str_name);                                                                        \
-  apply((state)->str_future_blocking);                                                             \
-  apply((state)->str_run);                                                                         \
-  apply((state)->str_cancelled);                                                                   \
-  apply((state)->str_check_in);                                                                    \
-  apply((state)->str_call_exception_handler);                                                      \
-  apply((state)->str_set_result);                                                                  \
-  apply((state)->str_done);                                                                        \
-  apply((state)->str_fileno);                                                                      \
-  apply((state)->str_time);                                                                        \
-  apply((state)->str_call_at);                                                                     \
-  apply((state)->str_run_once);                                                                    \
-  apply((state)->str_dict);                                                                        \
   apply((state)->context_names)
 
 static int
@@ -222,6 +193,9 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
   loop_state *state = PyModule_GetState(module);
 
   STATE_OBJECTS(Py_VISIT, state);
+#define VISIT_NAME(field, text) Py_VISIT(state->field)
+  LOOP_NAMES(VISIT_NAME);
+#undef VISIT_NAME
   TRANSPORT_STATE_OBJECTS(Py_VISIT, &state->transports);
   return 0;
 }
@@ -233,6 +207,9 @@ module_clear(PyObject *module)
 
   handle_free_lists_clear(state);
   STATE_OBJECTS(Py_CLEAR, state);
+#define CLEAR_NAME(field, text) Py_CLEAR(state->field)
+  LOOP_NAMES(CLEAR_NAME);
+#undef CLEAR_NAME
   TRANSPORT_STATE_OBJECTS(Py_CLEAR, &state->transports);
   return 0;
 }

@@ -7,7 +7,7 @@
 /* --- the table ------------------------------------------------------------------------------- */
 
 int
-readers_fileno(PyObject *object)
+readers_fileno(loop_state *state, PyObject *object)
 {
   PyObject *number = NULL;
   int overflow = 0;
@@ -16,7 +16,7 @@ readers_fileno(PyObject *object)
   if (PyLong_Check(object)) {
     number = Py_NewRef(object);
   } else {
-    number = PyObject_CallMethod(object, "fileno", NULL);
+    number = PyObject_CallMethodNoArgs(object, state->str_fileno);
     if (number == NULL || !PyLong_Check(number)) {
       Py_XDECREF(number);
       PyErr_Clear();
@@ -375,7 +375,8 @@ readers_check_no_transport(native_loop *loop, int fd)
     return -1;
   used = PyDict_Contains(loop->transports_data, key);
   if (used > 0) {
-    result = PyObject_CallMethod((PyObject *)loop, "_ensure_fd_no_transport", "O", key);
+    result =
+        PyObject_CallMethodOneArg((PyObject *)loop, loop->state->str_ensure_fd_no_transport, key);
     used = result == NULL ? -1 : 0;
     Py_XDECREF(result);
   }
@@ -396,7 +397,7 @@ add_server(native_loop *self, PyObject *const *args, Py_ssize_t nargs, uint32_t 
                  nargs);
     return NULL;
   }
-  fd = readers_fileno(args[0]);
+  fd = readers_fileno(self->state, args[0]);
   if (fd < 0 || (public && readers_check_no_transport(self, fd) < 0) || loop_check_closed(self) < 0)
     return NULL;
   h = handle_new(self, args[1], args + 2, nargs - 2, NULL);
@@ -410,7 +411,7 @@ add_server(native_loop *self, PyObject *const *args, Py_ssize_t nargs, uint32_t 
 static PyObject *
 remove_server(native_loop *self, PyObject *object, uint32_t direction, bool public)
 {
-  int fd = readers_fileno(object);
+  int fd = readers_fileno(self->state, object);
 
   if (fd < 0 || (public && readers_check_no_transport(self, fd) < 0))
     return NULL;

@@ -62,9 +62,9 @@ sock_call_fileno(struct sock_call *call)
 /* --- checks and addresses -------------------------------------------------------------------- */
 
 static int
-check_nonblocking(PyObject *sock)
+check_nonblocking(struct sock_call *call)
 {
-  PyObject *timeout = PyObject_CallMethod(sock, "gettimeout", NULL);
+  PyObject *timeout = PyObject_CallMethodNoArgs(call->sock, call->state->str_gettimeout);
   double seconds;
 
   if (timeout == NULL)
@@ -91,14 +91,14 @@ sock_call_check(struct sock_call *call, bool debug)
       return -1;
     Py_DECREF(result);
   }
-  return debug ? check_nonblocking(call->sock) : 0;
+  return debug ? check_nonblocking(call) : 0;
 }
 
 /* An integer attribute of the socket; -1 with an exception on error. */
 static int
-socket_number(struct sock_call *call, const char *name)
+socket_number(struct sock_call *call, PyObject *name)
 {
-  PyObject *number = PyObject_GetAttrString(call->sock, name);
+  PyObject *number = PyObject_GetAttr(call->sock, name);
   int value = number == NULL ? -1 : (int)PyLong_AsLong(number);
 
   Py_XDECREF(number);
@@ -112,7 +112,7 @@ sock_call_needs_address(struct sock_call *call)
 
   if (call->kind != SOCK_CONNECT)
     return 0;
-  family = socket_number(call, "family");
+  family = socket_number(call, call->state->str_family);
   if (family == -1 && PyErr_Occurred())
     return -1;
   return family == AF_INET || family == AF_INET6;
@@ -122,20 +122,20 @@ PyObject *
 sock_call_resolver(struct sock_call *call, PyObject *loop)
 {
   PyObject *method, *args, *keywords, *coroutine = NULL, *iterator = NULL;
-  int family = socket_number(call, "family");
-  int type = socket_number(call, "type");
-  int proto = socket_number(call, "proto");
+  int family = socket_number(call, call->state->str_family);
+  int type = socket_number(call, call->state->str_type);
+  int proto = socket_number(call, call->state->str_proto);
 
   if (PyErr_Occurred())
     return NULL;
-  method = PyObject_GetAttrString(loop, "_ensure_resolved");
+  method = PyObject_GetAttr(loop, call->state->str_ensure_resolved);
   args = Py_BuildValue("(O)", call->first);
   keywords =
       Py_BuildValue("{sisisisO}", "family", family, "type", type, "proto", proto, "loop", loop);
   if (method != NULL && args != NULL && keywords != NULL)
     coroutine = PyObject_Call(method, args, keywords);
   if (coroutine != NULL)
-    iterator = PyObject_CallMethod(coroutine, "__await__", NULL);
+    iterator = PyObject_CallMethodNoArgs(coroutine, call->state->str_await);
   Py_XDECREF(coroutine);
   Py_XDECREF(keywords);
   Py_XDECREF(args);
@@ -233,7 +233,8 @@ try_recv(struct sock_call *call, PyObject **result)
   int fd;
 
   if (!call->plain)
-    return attempt(PyObject_CallMethod(call->sock, "recv", "O", call->first), result);
+    return attempt(PyObject_CallMethodOneArg(call->sock, call->state->str_recv, call->first),
+                   result);
   size = PyNumber_AsSsize_t(call->first, PyExc_OverflowError);
   if (size == -1 && PyErr_Occurred())
     return -1;
@@ -255,7 +256,8 @@ try_recv_into(struct sock_call *call, PyObject **result)
   int fd, rc;
 
   if (!call->plain)
-    return attempt(PyObject_CallMethod(call->sock, "recv_into", "O", call->first), result);
+    return attempt(PyObject_CallMethodOneArg(call->sock, call->state->str_recv_into, call->first),
+                   result);
   fd = sock_call_fileno(call);
   if (fd < 0 && PyErr_Occurred())
     return -1;
@@ -281,7 +283,7 @@ send_by_method(struct sock_call *call)
                                  call->view.len - call->position, PyBUF_READ);
   if (rest == NULL)
     return -1;
-  sent = PyObject_CallMethod(call->sock, "send", "O", rest);
+  sent = PyObject_CallMethodOneArg(call->sock, call->state->str_send, rest);
   Py_DECREF(rest);
   if (sent == NULL)
     return blocked_or_failed();
@@ -326,6 +328,7 @@ try_sendall(struct sock_call *call, PyObject **result)
 static int
 try_recvfrom_into(struct sock_call *call, PyObject **result)
 {
+  PyObject *number, *value;
   Py_ssize_t size = 0;
 
   if (call->second != NULL) {
@@ -337,20 +340,26 @@ try_recvfrom_into(struct sock_call *call, PyObject **result)
     size = PyObject_Size(call->first);
   if (size < 0 && PyErr_Occurred())
     return -1;
-  return attempt(PyObject_CallMethod(call->sock, "recvfrom_into", "On", call->first, size), result);
+  number = PyLong_FromSsize_t(size);
+  if (number == NULL)
+    return -1;
+  value = PyObject_CallMethodObjArgs(call->sock, call->state->str_recvfrom_into, call->first,
+                                     number, NULL);
+  Py_DECREF(number);
+  return attempt(value, result);
 }
 
 static int
 try_accept(struct sock_call *call, PyObject **result)
 {
-  PyObject *pair = PyObject_CallMethod(call->sock, "accept", NULL);
+  PyObject *pair = PyObject_CallMethodNoArgs(call->sock, call->state->str_accept);
   PyObject *connection, *done = NULL;
 
   if (pair == NULL)
     return blocked_or_failed();
   connection = PySequence_GetItem(pair, 0);
   if (connection != NULL)
-    done = PyObject_CallMethod(connection, "setblocking", "O", Py_False);
+    done = PyObject_CallMethodOneArg(connection, call->state->str_setblocking, Py_False);
   Py_XDECREF(connection);
   if (done == NULL) {
     Py_DECREF(pair);
@@ -397,7 +406,8 @@ try_connect(struct sock_call *call, bool again, PyObject **result)
 {
   if (again)
     return connect_outcome(call, result);
-  return attempt(PyObject_CallMethod(call->sock, "connect", "(O)", call->first), result);
+  return attempt(PyObject_CallMethodOneArg(call->sock, call->state->str_connect, call->first),
+                 result);
 }
 
 int
@@ -409,7 +419,8 @@ sock_call_try(struct sock_call *call, bool again, PyObject **result)
   case SOCK_RECV_INTO:
     return try_recv_into(call, result);
   case SOCK_RECVFROM:
-    return attempt(PyObject_CallMethod(call->sock, "recvfrom", "O", call->first), result);
+    return attempt(PyObject_CallMethodOneArg(call->sock, call->state->str_recvfrom, call->first),
+                   result);
   case SOCK_RECVFROM_INTO:
     return try_recvfrom_into(call, result);
   case SOCK_ACCEPT:
@@ -417,7 +428,8 @@ sock_call_try(struct sock_call *call, bool again, PyObject **result)
   case SOCK_SENDALL:
     return try_sendall(call, result);
   case SOCK_SENDTO:
-    return attempt(PyObject_CallMethod(call->sock, "sendto", "OO", call->first, call->second),
+    return attempt(PyObject_CallMethodObjArgs(call->sock, call->state->str_sendto, call->first,
+                                              call->second, NULL),
                    result);
   default:
     return try_connect(call, again, result);

@@ -271,7 +271,7 @@ raise_thrown(PyObject *type, PyObject *value, PyObject *traceback)
 static PyObject *
 throw_inner(sock_op *self, PyObject *args)
 {
-  PyObject *method = PyObject_GetAttrString(self->inner, "throw");
+  PyObject *method = PyObject_GetAttr(self->inner, self->loop->state->str_throw);
   PyObject *result = NULL;
 
   self->running = true;
@@ -311,7 +311,7 @@ op_close(sock_op *self, PyObject *Py_UNUSED(ignored))
   if (op_check_idle(self) < 0)
     return NULL;
   if (self->inner != NULL) {
-    result = PyObject_CallMethod(self->inner, "close", NULL);
+    result = PyObject_CallMethodNoArgs(self->inner, self->loop->state->str_close);
     if (result == NULL)
       return NULL;
     Py_DECREF(result);

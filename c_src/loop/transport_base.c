@@ -143,7 +143,7 @@ transport_init(stream *self, PyObject *args, PyObject *kwargs)
     PyErr_SetString(PyExc_TypeError, "a native event loop was expected, once");
     return -1;
   }
-  self->fd = readers_fileno(sock);
+  self->fd = readers_fileno(state, sock);
   if (self->fd < 0)
     return -1;
   self->loop = (native_loop *)Py_NewRef(loop);
