@@ -2,6 +2,7 @@
 PY_MODULES = \
 	python/erlang/__init__.py \
 	python/erlang/channel.py \
+	python/erlang/children.py \
 	python/erlang/errors.py \
 	python/erlang/loop.py \
 	python/erlang/transports.py \

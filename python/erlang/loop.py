@@ -13,6 +13,7 @@ import threading
 from asyncio import events
 
 from . import _loop
+from .children import NativeChildren
 from .transports import NativeTransports
 
 __all__ = ("ErlangEventLoop", "EventLoopPolicy", "new_event_loop", "run")
@@ -57,13 +58,16 @@ def _on_signal_thread():
     )
 
 
-class ErlangEventLoop(NativeTransports, _loop.NativeLoop, asyncio.SelectorEventLoop):
+class ErlangEventLoop(
+    NativeTransports, NativeChildren, _loop.NativeLoop, asyncio.SelectorEventLoop
+):
     """An asyncio event loop that runs in C, in the Erlang VM and in an ordinary Python process.
 
     It is used as any asyncio loop is; see `asyncio.AbstractEventLoop` for its methods.
     """
 
     def __init__(self):
+        self._child_descriptors = set()
         super().__init__(_NativeSelector(self))
         self._outer_wakeup_fd = None
 

@@ -83,10 +83,12 @@ def _test_case(part, make):
 
 
 class _ChildWatcher:
-    """Before 3.12 the loop of a subprocess test needs a watcher that is attached to it."""
+    """Before 3.12 asyncio's loop needs a watcher that is attached to it for subprocesses."""
 
     def setUp(self):
         super().setUp()
+        if not type(self.loop).__module__.startswith("asyncio."):
+            return
         watcher = asyncio.SafeChildWatcher()
         watcher.attach_loop(self.loop)
         asyncio.set_child_watcher(watcher)

@@ -64,6 +64,29 @@ def test_a_child_of_the_loop_ends_at_sigterm():
     assert erlang.run(main()) == -signal.SIGTERM
 
 
+def test_many_children_of_loops_on_several_threads_need_no_threads_and_no_signal():
+    results, threads_seen = {}, []
+
+    async def child(loop, status):
+        process = await asyncio.create_subprocess_shell(f"exit {status}")
+        threads_seen.extend(t.name for t in threading.enumerate() if "waitpid" in t.name)
+        assert len(loop._child_descriptors) <= 20
+        return await process.wait()
+
+    async def main(number):
+        loop = asyncio.get_running_loop()
+        results[number] = await asyncio.gather(*(child(loop, i) for i in range(20)))
+        assert not loop._child_descriptors
+
+    threads = [threading.Thread(target=lambda n=n: erlang.run(main(n))) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert results == {n: list(range(20)) for n in range(3)}
+    assert threads_seen == []
+
+
 def test_loops_run_on_several_threads_at_once():
     results, barrier = [], threading.Barrier(3)
 
