@@ -10,6 +10,9 @@
 -export([nif_channel_send/3, nif_channel_send/4, nif_channel_send_binary/2,
          nif_channel_send_binary/3, nif_channel_send_iovec/3, nif_channel_send_iovec/4,
          nif_channel_send_many/3, nif_channel_send_cancel/1]).
+-export([nif_channel_take/1, nif_channel_recv_wait/2, nif_channel_recv_claim/1,
+         nif_channel_recv_cancel/1, nif_channel_recv_give_up/1]).
+-export([nif_channel_subscription/1, nif_channel_subscribe/2, nif_channel_unsubscribe/1]).
 
 -type sent() :: ok | busy | {error, closed | too_large | system_limit}.
 -type sent_or_waits() :: ok | {wait, reference()} | {error, closed | too_large | system_limit}.
@@ -106,6 +109,41 @@ nif_channel_send_many(_Channel, _Terms, _Node) ->
 
 -spec nif_channel_send_cancel(reference()) -> boolean().
 nif_channel_send_cancel(_Sender) ->
+    erlang:nif_error(not_loaded).
+
+-type received() :: {ok, term()} | {encoded, binary()} | {error, closed | bad_message}.
+
+-spec nif_channel_take(reference()) -> received() | empty.
+nif_channel_take(_Channel) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_channel_recv_wait(reference(), reference()) ->
+          {wait, reference()} | received() | {error, system_limit}.
+nif_channel_recv_wait(_Channel, _Ref) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_channel_recv_claim(reference()) -> received().
+nif_channel_recv_claim(_Receiver) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_channel_recv_cancel(reference()) -> boolean().
+nif_channel_recv_cancel(_Receiver) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_channel_recv_give_up(reference()) -> boolean().
+nif_channel_recv_give_up(_Receiver) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_channel_subscription(reference()) -> pid() | none.
+nif_channel_subscription(_Channel) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_channel_subscribe(reference(), pid()) -> ok | {error, system_limit}.
+nif_channel_subscribe(_Channel, _Deliverer) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_channel_unsubscribe(reference()) -> ok.
+nif_channel_unsubscribe(_Channel) ->
     erlang:nif_error(not_loaded).
 
 -spec nif_channel_close(reference(), both | write) -> ok.

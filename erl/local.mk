@@ -7,6 +7,7 @@ ERL_MODULES = \
 	erl/beamloop_loop.erl \
 	erl/beamloop_nif.erl \
 	erl/beamloop_relay.erl \
+	erl/beamloop_subscription.erl \
 	erl/beamloop_sup.erl \
 	erl/py.erl \
 	erl/py_channel.erl \

@@ -1,12 +1,15 @@
-%% @doc Channels: messages from Erlang processes to Python, without sockets and without polling.
+%% @doc Channels: messages between Erlang processes and Python, without sockets and without polling.
 %%
-%% A channel is a bounded queue.  Any number of processes send; any number of Python coroutines and
-%% threads receive, and each message reaches exactly one of them.  No function here but `send/3' waits
-%% for Python, and that in an ordinary receive.  Channels are local to the node.
+%% A channel is two bounded queues, one to Python and one to Erlang; what one side sends it never
+%% receives itself.  Any number of processes, Python coroutines and threads send and receive at either
+%% end, and each message reaches exactly one receiver; those that wait are served in the order in which
+%% they came.  Only `send/3' and `recv/1,2' wait for Python, in an ordinary receive.  Channels are
+%% local to the node.
 -module(py_channel).
 
 -export([new/0, new/1, send/2, send/3, send_many/2, close/1, close/2, info/1]).
--export_type([channel/0, options/0, info/0, by_kind/0]).
+-export([recv/1, recv/2, try_recv/1, subscribe/1, subscribe/2, unsubscribe/1]).
+-export_type([channel/0, options/0, info/0, direction_info/0, by_kind/0, subscribe_options/0]).
 
 %% Terms with binaries of this size or more keep them by reference instead of copying them.
 -define(BY_REFERENCE, 4096).
@@ -24,8 +27,8 @@
     owner => pid(),
     binaries => bytes | str
 }.
-%% `max_size': bytes that may be queued, counted as encoded messages of at least 32 bytes each;
-%% `max_messages': how many messages may be queued; without them the channel is unbounded.
+%% `max_size': bytes that may be queued in each direction, counted as encoded messages of at least 32
+%% bytes each; `max_messages': how many messages may be queued; without them the channel is unbounded.
 %%
 %% The watermarks, in bytes, make a channel that was full stay full for a while, so that senders are
 %% not woken for each message that a receiver takes.  Once `high_watermark' bytes are queued, or a
@@ -43,7 +46,7 @@
     process := non_neg_integer()
 }.
 
--type info() :: #{
+-type direction_info() :: #{
     size := non_neg_integer(),
     max_size := pos_integer() | infinity,
     closed := boolean(),
@@ -56,10 +59,29 @@
     receivers := by_kind(),
     senders := by_kind()
 }.
+
+-type info() :: #{
+    size := non_neg_integer(),
+    max_size := pos_integer() | infinity,
+    closed := boolean(),
+    messages := non_neg_integer(),
+    max_messages := pos_integer() | infinity,
+    total_in := non_neg_integer(),
+    total_out := non_neg_integer(),
+    busy := non_neg_integer(),
+    waiters := non_neg_integer(),
+    receivers := by_kind(),
+    senders := by_kind(),
+    to_erlang := direction_info()
+}.
+%% The direction to Python, and under `to_erlang' the other one.
+%%
 %% `size': bytes queued, messages that a receiver was handed and has not taken yet included;
 %% `messages': their number; `total_in', `total_out': messages accepted and received so far;
 %% `busy': sends that met a full queue; `waiters': receivers that wait, `receivers': by what they are;
 %% `senders': those who wait for room.
+
+-type subscribe_options() :: #{active => boolean() | once | -32768..32767}.
 
 %% @doc A new unbounded channel.  It closes by itself when Erlang has dropped every reference to it.
 -spec new() -> {ok, channel()} | {error, system_limit}.
@@ -193,8 +215,93 @@ send_declined(Channel, [Term | Rest], Sent) ->
 sent_some(busy, Sent) -> {busy, Sent};
 sent_some({error, Reason}, Sent) -> {error, {Reason, Sent}}.
 
-%% @doc Closes the channel.  Senders get `{error, closed}' at once; what is queued can still be received.
-%% Closing again does nothing.
+%% @doc The next message from Python, as soon as there is one.
+-spec recv(channel()) -> {ok, term()} | {error, closed | bad_message | system_limit}.
+recv(Channel) ->
+    recv(Channel, infinity).
+
+%% @doc The next message from Python; waits for it for `Timeout' milliseconds.  Those who wait are
+%% served in the order in which they came.  A message whose receiver dies before it has returned from
+%% here goes to the next one.  `{error, closed}': the channel is closed and drained.  `bad_message':
+%% the emulator cannot decode it (it would need more atoms than there may be); it is gone.
+-spec recv(channel(), timeout()) ->
+          {ok, term()} | {error, timeout | closed | bad_message | system_limit}.
+recv(Channel, Timeout)
+  when Timeout =:= infinity; is_integer(Timeout), Timeout >= 0, Timeout =< 16#ffffffff ->
+    case beamloop_subscription:take(Channel) of
+        empty when Timeout =:= 0 -> {error, timeout};
+        empty -> recv_and_wait(Channel, Timeout);
+        Result -> Result
+    end;
+recv(Channel, Timeout) ->
+    error(badarg, [Channel, Timeout]).
+
+%% The reference is made here so that the receive looks only at messages that came after it.
+recv_and_wait(Channel, Timeout) ->
+    Ref = make_ref(),
+    case beamloop_subscription:wait(Channel, Ref) of
+        {wait, Receiver} ->
+            receive
+                {Ref, handed} -> beamloop_subscription:claim(Receiver)
+            after Timeout ->
+                case beamloop_nif:nif_channel_recv_cancel(Receiver) of
+                    true -> {error, timeout};
+                    false -> receive {Ref, handed} -> beamloop_subscription:claim(Receiver) end
+                end
+            end;
+        Result ->
+            Result
+    end.
+
+%% @doc The next message from Python if there is one.
+-spec try_recv(channel()) -> {ok, term()} | {error, empty | closed | bad_message}.
+try_recv(Channel) ->
+    case beamloop_subscription:take(Channel) of
+        empty -> {error, empty};
+        Result -> Result
+    end.
+
+%% @doc As `subscribe(Channel, #{active => true})'.
+-spec subscribe(channel()) -> ok | {error, system_limit}.
+subscribe(Channel) ->
+    subscribe(Channel, #{}).
+
+%% @doc Has the messages from Python sent to the calling process, as
+%% ```
+%% {py_channel, Channel, {data, Term}}
+%% {py_channel, Channel, closed}'''
+%% and, for a message that cannot be decoded, `{py_channel, Channel, {error, bad_message}}'.
+%%
+%% How many comes with `active', as in `gen_tcp': `true', all of them (the default); `once', the next
+%% one; an integer is added to the number of those that may still come, and when it is used up (or
+%% is not positive any more) the process gets `{py_channel, Channel, passive}'; `false', none for now.
+%% Calling again changes it.  `closed' is sent as a message would be, when the channel is closed and
+%% drained, and ends the subscription; so do `unsubscribe/1' and the death of the process.
+%%
+%% Messages are taken from the channel as those of any receiver, one at a time; several subscribers and
+%% receivers share them.  What has been sent to the mailbox of a process that dies is lost with it.
+-spec subscribe(channel(), subscribe_options()) -> ok | {error, system_limit}.
+subscribe(Channel, Options) when is_map(Options) ->
+    Active = maps:get(active, Options, true),
+    case maps:size(maps:remove(active, Options)) =:= 0 andalso is_active(Active) andalso
+         beamloop_subscription:set(Channel, Active) of
+        false -> error(badarg, [Channel, Options]);
+        Result -> Result
+    end;
+subscribe(Channel, Options) ->
+    error(badarg, [Channel, Options]).
+
+is_active(N) when is_integer(N) -> N >= -32768 andalso N =< 32767;
+is_active(Active) -> is_boolean(Active) orelse Active =:= once.
+
+%% @doc Ends the subscription of the calling process, if it has one.  Nothing more is sent to it
+%% afterwards; what is in its mailbox already stays there.
+-spec unsubscribe(channel()) -> ok.
+unsubscribe(Channel) ->
+    beamloop_subscription:stop(Channel).
+
+%% @doc Closes both directions.  Senders get `{error, closed}' at once; what is queued can still be
+%% received.  Closing again does nothing.
 -spec close(channel()) -> ok.
 close(Channel) ->
     beamloop_nif:nif_channel_close(Channel, both).
@@ -206,7 +313,7 @@ close(Channel, write) ->
 close(Channel, What) ->
     error(badarg, [Channel, What]).
 
-%% @doc The state of the direction to Python.
+%% @doc The state of the channel.
 -spec info(channel()) -> info().
 info(Channel) ->
     beamloop_nif:nif_channel_info(Channel).

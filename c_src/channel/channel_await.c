@@ -1,12 +1,12 @@
-/* What async_receive() and __anext__() return: an awaitable in C.
+/* What async_receive(), __anext__() and async_send() return: an awaitable in C.
  *
  * It is a coroutine to whoever drives it (send, throw, close), so that create_task, gather and
- * wait_for take it.  When a message is there it returns it at once.  When none is, it puts itself
+ * wait_for take it.  When it can do its work at once it returns at once.  Else it puts itself
  * among the queue's waiters and yields itself to the task, acting as the future that the task waits
  * for: asyncio asks a yielded object for _asyncio_future_blocking, get_loop, add_done_callback,
  * cancel and result.  Waking runs the task's step straight from the event.  The message is claimed
- * in that step, by send; an exception thrown in, close, or the end of the object or of the loop
- * gives it back instead.
+ * (or sent, into room that was reserved for it) in that step, by send; an exception thrown in, close,
+ * or the end of the object or of the loop gives message or room back instead.
  */
 #include "channel_await.h"
 
@@ -64,10 +64,23 @@ channel_await_new(channel_object *channel, enum channel_await_kind kind, int64_t
 }
 
 PyObject *
+channel_await_new_send(channel_object *channel, channel_outgoing *out, int64_t timeout)
+{
+  PyObject *self = channel_await_new(channel, AWAIT_SEND, timeout);
+  if (self == NULL) {
+    outgoing_clear(out);
+  } else {
+    ((channel_await *)self)->out = *out;
+  }
+  return self;
+}
+
+PyObject *
 channel_await_done(channel_state *state, PyObject *value)
 {
   channel_await *self = await_alloc(state);
   if (self != NULL) {
+    self->kind = AWAIT_RECEIVE;
     self->value = Py_NewRef(value);
   }
   return (PyObject *)self;
@@ -86,6 +99,9 @@ finish(channel_await *self)
     Py_CLEAR(self->context);
   }
   self->phase = PHASE_FINISHED;
+  if (self->kind == AWAIT_SEND) {
+    outgoing_clear(&self->out);
+  }
   Py_CLEAR(self->channel);
   Py_CLEAR(self->loop);
   Py_CLEAR(self->value);
@@ -98,10 +114,25 @@ fail(channel_await *self)
   return PYGEN_ERROR;
 }
 
-/* A message was claimed, or the channel is closed and drained. */
+static PySendResult
+conclude_send(channel_await *self, int result, PyObject **out)
+{
+  if (result != QUEUE_OK) {
+    channel_set_send_error(self->state, result);
+    return fail(self);
+  }
+  *out = Py_NewRef(Py_None);
+  finish(self);
+  return PYGEN_RETURN;
+}
+
+/* A message was claimed or sent, or the channel is closed and drained. */
 static PySendResult
 conclude(channel_await *self, int result, message *m, PyObject **out)
 {
+  if (self->kind == AWAIT_SEND) {
+    return conclude_send(self, result, out);
+  }
   if (result == QUEUE_OK) {
     *out = channel_decode(self->channel->channel, m);
     finish(self);
@@ -160,22 +191,37 @@ give_turn(channel_await *self, PyObject **out)
   return PYGEN_NEXT;
 }
 
-/* Claims a message that is there, or waits for one. */
+/* When nothing can be done: the next message of a burst is probably about to come. */
+static int
+may_come_soon(const channel_await *self)
+{
+  return self->phase == PHASE_NEW && self->kind != AWAIT_SEND && self->timeout < 0 &&
+         self->channel->burst >= CHANNEL_BURST_MIN;
+}
+
+static PySendResult
+fail_timed_out(channel_await *self)
+{
+  PyErr_SetString(PyExc_TimeoutError, self->kind == AWAIT_SEND ? "there was no room in time"
+                                                               : "no message came in time");
+  return fail(self);
+}
+
+/* Does its work if that can be done now, or waits. */
 static PySendResult
 take_or_wait(channel_await *self, PyObject **out)
 {
   message m;
-  int result = queue_take(await_queue(self), &m);
+  int result = await_try(self, &m);
   if (result != QUEUE_EMPTY) {
-    self->channel->burst++;
+    self->channel->burst += self->kind != AWAIT_SEND;
     return conclude(self, result, &m, out);
   }
-  if (self->phase == PHASE_NEW && self->timeout < 0 && self->channel->burst >= CHANNEL_BURST_MIN) {
+  if (may_come_soon(self)) {
     return give_turn(self, out);
   }
   if (self->timeout == 0) {
-    PyErr_SetString(PyExc_TimeoutError, "no message is there");
-    return fail(self);
+    return fail_timed_out(self);
   }
   if (await_choose_wake(self) < 0) {
     return fail(self);
@@ -184,9 +230,11 @@ take_or_wait(channel_await *self, PyObject **out)
   if (!PyObject_GC_IsTracked((PyObject *)self)) {
     PyObject_GC_Track(self);
   }
-  self->channel->burst = 0;
+  if (self->kind != AWAIT_SEND) {
+    self->channel->burst = 0;
+  }
   note_turn(self->channel);
-  result = queue_wait(await_queue(self), &self->waiter, &m);
+  result = await_wait(self, &m);
   if (result != QUEUE_EMPTY) {
     return conclude(self, result, &m, out);
   }
@@ -202,7 +250,7 @@ resume(channel_await *self, PyObject **out)
 {
   message m;
   if (self->callback != NULL) {
-    PyErr_SetString(PyExc_RuntimeError, "this channel receive is awaited already");
+    PyErr_SetString(PyExc_RuntimeError, "this channel operation is awaited already");
     return PYGEN_ERROR;
   }
   self->blocking = 0;
@@ -211,13 +259,12 @@ resume(channel_await *self, PyObject **out)
     return fail(self);
   }
   if (self->timed_out) {
-    PyErr_SetString(PyExc_TimeoutError, "no message came in time");
-    return fail(self);
+    return fail_timed_out(self);
   }
   if (self->link.gate == NULL && !await_polls(self)) {
     return take_or_wait(self, out); /* its loop was closed meanwhile */
   }
-  int result = queue_claim(await_queue(self), &self->waiter, &m);
+  int result = await_claim(self, &m);
   return result == QUEUE_EMPTY ? yield_self(self, out) : conclude(self, result, &m, out);
 }
 
@@ -243,7 +290,7 @@ await_send(PyObject *object, PyObject *arg, PyObject **out)
   case PHASE_WAITING:
     return resume(self, out);
   default:
-    PyErr_SetString(PyExc_RuntimeError, "cannot reuse an already awaited channel receive");
+    PyErr_SetString(PyExc_RuntimeError, "cannot reuse an already awaited channel operation");
     return PYGEN_ERROR;
   }
 }
@@ -321,12 +368,16 @@ await_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 
 /* --- the type --- */
 
+static const char *const names[] = {
+    [AWAIT_RECEIVE] = "Channel.async_receive",
+    [AWAIT_NEXT] = "Channel.__anext__",
+    [AWAIT_SEND] = "Channel.async_send",
+};
+
 static PyObject *
 get_name(PyObject *object, void *Py_UNUSED(closure))
 {
-  return PyUnicode_FromString(((channel_await *)object)->kind == AWAIT_NEXT
-                                  ? "Channel.__anext__"
-                                  : "Channel.async_receive");
+  return PyUnicode_FromString(names[((channel_await *)object)->kind]);
 }
 
 static PyObject *
@@ -334,9 +385,7 @@ await_repr(PyObject *object)
 {
   static const char *const phases[] = {"not awaited", "giving way", "waiting", "finished"};
   channel_await *self = (channel_await *)object;
-  return PyUnicode_FromFormat(
-      "<%s %s at %p>", self->kind == AWAIT_NEXT ? "Channel.__anext__" : "Channel.async_receive",
-      phases[self->phase], self);
+  return PyUnicode_FromFormat("<%s %s at %p>", names[self->kind], phases[self->phase], self);
 }
 
 static int
@@ -407,7 +456,7 @@ static PyGetSetDef await_getset[] = {
 };
 
 static PyType_Slot await_slots[] = {
-    {Py_tp_doc, "The next message of a channel, to be awaited."},
+    {Py_tp_doc, "An operation of a channel, to be awaited."},
     {Py_tp_dealloc, await_dealloc},
     {Py_tp_traverse, await_traverse},
     {Py_tp_clear, await_clear},
@@ -422,7 +471,7 @@ static PyType_Slot await_slots[] = {
 };
 
 PyType_Spec channel_await_spec = {
-    .name = "erlang.channel._Receive",
+    .name = "erlang.channel._Operation",
     .basicsize = sizeof(channel_await),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
              Py_TPFLAGS_IMMUTABLETYPE,

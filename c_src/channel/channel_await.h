@@ -1,10 +1,12 @@
-/* The awaitable behind async_receive() and __anext__(), as its three files share it: the coroutine
- * (channel_await.c), its waiting and waking (channel_wait.c), and the future that a task sees in it
- * (channel_future.c).  The GIL is held in every function here.
+/* The awaitable behind async_receive(), __anext__() and async_send(), as its files share it: the
+ * coroutine (channel_await.c), what it does at the queue (channel_await_queue.c), its waiting and waking
+ * (channel_wait.c), and the future that a task sees in it (channel_future.c).  The GIL is held in every
+ * function here.
  */
 #ifndef BEAMLOOP_CHANNEL_AWAIT_H
 #define BEAMLOOP_CHANNEL_AWAIT_H
 
+#include "channel_outgoing.h"
 #include "channel_python.h"
 
 enum await_phase {
@@ -16,7 +18,9 @@ enum await_phase {
 
 struct channel_await {
   PyObject_HEAD
-  queue_waiter waiter;
+  queue_waiter waiter; /* of a receive */
+  queue_sender sender; /* of a send, and so what it sends */
+  channel_outgoing out;
   gate_link link;
   channel_state *state;
   channel_object *channel; /* NULL when it only gives a value, and when finished */
@@ -36,6 +40,25 @@ struct channel_await {
   PyObject *timer; /* handle of the timeout, or of the next poll */
   channel_await *next_free;
 };
+
+/* channel_await_queue.c: a queue_result; *m is a message that was received. */
+
+/* Receives or sends, if that can be done now; else QUEUE_EMPTY. */
+int await_try(channel_await *self, message *m);
+
+/* As await_try, but QUEUE_EMPTY makes it wait. */
+int await_wait(channel_await *self, message *m);
+
+/* After a wait; QUEUE_EMPTY: it waits still. */
+int await_claim(channel_await *self, message *m);
+
+/* Stops waiting, and gives back a message or room that it has. */
+void await_give_up(channel_await *self);
+
+/* Stops waiting unless it has been woken: 1 when it has stopped. */
+int await_time_out(channel_await *self);
+
+int await_still_waits(channel_await *self);
 
 /* channel_wait.c */
 
@@ -67,11 +90,5 @@ PyObject *await_future_done(PyObject *object, PyObject *ignored);
 PyObject *await_future_cancelled(PyObject *object, PyObject *ignored);
 PyObject *await_future_get_blocking(PyObject *object, void *closure);
 int await_future_set_blocking(PyObject *object, PyObject *value, void *closure);
-
-static inline queue *
-await_queue(channel_await *self)
-{
-  return &self->channel->channel->to_python;
-}
 
 #endif

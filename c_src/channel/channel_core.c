@@ -19,6 +19,10 @@ channel_create(const queue_limits *limits)
   atomic_init(&c->refs, 1);
   c->binaries_as_str = 0;
   queue_init(&c->to_python, limits);
+  queue_init(&c->to_erlang, limits);
+  atomic_init(&c->given, 0);
+  atomic_init(&c->handles, 0);
+  atomic_init(&c->handle, NULL);
   atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
   return c;
 }
@@ -33,6 +37,7 @@ static void
 destroy(channel *c)
 {
   queue_destroy(&c->to_python);
+  queue_destroy(&c->to_erlang);
   free(c);
   atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
 }
@@ -51,10 +56,11 @@ channel_decref(channel *c)
     return;
   }
   pthread_t thread;
-  queue_info info;
-  queue_get_info(&c->to_python, &info);
+  queue_info to_python, to_erlang;
+  queue_get_info(&c->to_python, &to_python);
+  queue_get_info(&c->to_erlang, &to_erlang);
   /* The new thread inherits a mask that blocks what ours block. */
-  if (info.messages > RELEASE_AT_ONCE_MAX &&
+  if (to_python.messages + to_erlang.messages > RELEASE_AT_ONCE_MAX &&
       pthread_create(&thread, NULL, destroy_on_thread, c) == 0) {
     pthread_detach(thread);
   } else {
@@ -66,6 +72,13 @@ void
 channel_close(channel *c)
 {
   queue_close(&c->to_python);
+  queue_close(&c->to_erlang);
+}
+
+void
+channel_handle_given(void *handle)
+{
+  atomic_store(&((channel_handle *)handle)->channel->given, 1);
 }
 
 size_t

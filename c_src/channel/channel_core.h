@@ -2,7 +2,8 @@
  *
  * Plain C.  Erlang terms refer to a handle resource, which holds one count;  Python's Channel
  * objects hold counts of their own, so that what is queued can still be drained when Erlang has
- * dropped the handle.  Any thread, GIL or not, for everything here.
+ * dropped the handle.  A channel made by Python gets its handle when it is first sent to Erlang.
+ * Any thread, GIL or not, for everything here.
  */
 #ifndef BEAMLOOP_CHANNEL_CORE_H
 #define BEAMLOOP_CHANNEL_CORE_H
@@ -14,7 +15,11 @@
 typedef struct channel {
   atomic_size_t refs;
   queue to_python;     /* Erlang sends, Python receives */
+  queue to_erlang;     /* Python sends, Erlang receives */
   int binaries_as_str; /* constant: how Python gets binaries */
+  atomic_int given;    /* Erlang has had a handle */
+  atomic_size_t handles;
+  _Atomic(void *) handle; /* the newest; it may be gone by now */
 } channel;
 
 /* The content of a handle resource; the Erlang face adds its own fields behind. */
@@ -22,7 +27,7 @@ typedef struct channel_handle {
   channel *channel; /* constant */
 } channel_handle;
 
-/* limits of the direction to Python.  With one count; NULL when memory is short. */
+/* limits of each direction.  With one count; NULL when memory is short. */
 channel *channel_create(const queue_limits *limits);
 
 void channel_incref(channel *c);
@@ -32,6 +37,13 @@ void channel_decref(channel *c);
 
 /* Closes both directions; idempotent. */
 void channel_close(channel *c);
+
+/* The channel's handle resource, kept; a new one where there is none any more.  NULL when memory is
+ * short.  Threads of ours, without locks (channel_nif.c). */
+void *channel_keep_handle(channel *c);
+
+/* The handle goes to Erlang, or has gone there: when it is dropped the channel closes. */
+void channel_handle_given(void *handle);
 
 /* Channels alive in the whole process. */
 size_t channel_live(void);

@@ -7,13 +7,13 @@ static int
 check_waiting(channel_await *self)
 {
   if (self->phase != PHASE_WAITING || self->loop == NULL) {
-    PyErr_SetString(PyExc_RuntimeError, "this channel receive is not waiting");
+    PyErr_SetString(PyExc_RuntimeError, "this channel operation is not waiting");
     return -1;
   }
   return 0;
 }
 
-/* None but while it waits, so that asyncio.isfuture() does not take a receive that is to be awaited
+/* None but while it waits, so that asyncio.isfuture() does not take one that is to be awaited
  * for a future that somebody else drives. */
 PyObject *
 await_future_get_blocking(PyObject *object, void *Py_UNUSED(closure))
@@ -55,7 +55,7 @@ await_future_add_done_callback(PyObject *object, PyObject *args, PyObject *kwarg
     return NULL;
   }
   if (self->callback != NULL) {
-    PyErr_SetString(PyExc_RuntimeError, "this channel receive is awaited already");
+    PyErr_SetString(PyExc_RuntimeError, "this channel operation is awaited already");
     return NULL;
   }
   context = context == NULL || context == Py_None ? PyContext_CopyCurrent() : Py_NewRef(context);

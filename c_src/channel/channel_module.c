@@ -31,7 +31,13 @@ channel_state_open(channel_state *state)
   if (state->channel_closed == NULL) {
     state->channel_closed = import_name("erlang.errors", "ChannelClosed");
   }
-  if (state->channel_closed != NULL && state->call_cancelled == NULL) {
+  if (state->channel_closed != NULL && state->channel_full == NULL) {
+    state->channel_full = import_name("erlang.errors", "ChannelFull");
+  }
+  if (state->channel_full != NULL && state->message_too_large == NULL) {
+    state->message_too_large = import_name("erlang.errors", "MessageTooLarge");
+  }
+  if (state->message_too_large != NULL && state->call_cancelled == NULL) {
     state->call_cancelled = import_name("erlang.errors", "CallCancelled");
   }
   return state->call_cancelled == NULL ? -1 : 0;
@@ -85,7 +91,19 @@ wrap_handle(void *resource, enum handle_kind kind)
 static void *
 unwrap_handle(PyObject *object)
 {
-  return channel_ref_resource(linked_state, object);
+  void *resource = channel_ref_resource(linked_state, object);
+  if (resource != NULL) {
+    handle_keep(resource);
+    return resource;
+  }
+  if (!PyObject_TypeCheck(object, linked_state->channel_type)) {
+    return NULL;
+  }
+  resource = channel_keep_handle(((channel_object *)object)->channel);
+  if (resource == NULL) {
+    PyErr_NoMemory();
+  }
+  return resource;
 }
 
 static PyObject *
@@ -117,6 +135,7 @@ intern_names(channel_state *state)
   state->name_call_soon = PyUnicode_InternFromString("call_soon");
   state->name_call_later = PyUnicode_InternFromString("call_later");
   state->name_add_reader = PyUnicode_InternFromString("add_reader");
+  state->name_get_debug = PyUnicode_InternFromString("get_debug");
   state->name_cancel = PyUnicode_InternFromString("cancel");
   state->call_soon_keywords = Py_BuildValue("(s)", "context");
   return PyErr_Occurred() != NULL ? -1 : 0;
@@ -133,7 +152,7 @@ module_exec(PyObject *module)
     return -1;
   }
   linked_state = state;
-  term_link_register(HANDLE_CHANNEL, wrap_handle, unwrap_handle);
+  term_link_register(HANDLE_CHANNEL, wrap_handle, unwrap_handle, channel_handle_given);
   return 0;
 }
 
@@ -146,6 +165,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
   Py_VISIT(state->await_type);
   Py_VISIT(state->gate_type);
   Py_VISIT(state->channel_closed);
+  Py_VISIT(state->channel_full);
+  Py_VISIT(state->message_too_large);
   Py_VISIT(state->call_cancelled);
   Py_VISIT(state->get_running_loop);
   Py_VISIT(state->cancelled_error);
@@ -162,6 +183,8 @@ module_clear(PyObject *module)
   Py_CLEAR(state->await_type);
   Py_CLEAR(state->gate_type);
   Py_CLEAR(state->channel_closed);
+  Py_CLEAR(state->channel_full);
+  Py_CLEAR(state->message_too_large);
   Py_CLEAR(state->call_cancelled);
   Py_CLEAR(state->get_running_loop);
   Py_CLEAR(state->cancelled_error);
@@ -169,6 +192,7 @@ module_clear(PyObject *module)
   Py_CLEAR(state->name_call_later);
   Py_CLEAR(state->name_add_reader);
   Py_CLEAR(state->name_cancel);
+  Py_CLEAR(state->name_get_debug);
   Py_CLEAR(state->call_soon_keywords);
   return 0;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "channel_nif_internal.h"
+#include "channel_subscriptions.h"
 #include "../term/handles.h"
 #include "../term/nif_encode.h"
 
@@ -11,6 +12,7 @@ typedef struct erlang_handle {
   channel_handle base;
   int registered; /* constant once a term was made */
   ErlNifMonitor owner;
+  subscriptions subscriptions;
 } erlang_handle;
 
 static ErlNifResourceType *handle_type;
@@ -33,6 +35,11 @@ make_atoms(ErlNifEnv *env)
       {&a->system_limit, "system_limit"},
       {&a->declined, "declined"},
       {&a->more, "more"},
+      {&a->handed, "handed"},
+      {&a->encoded, "encoded"},
+      {&a->empty, "empty"},
+      {&a->bad_message, "bad_message"},
+      {&a->to_erlang, "to_erlang"},
       {&a->wait, "wait"},
       {&a->true_, "true"},
       {&a->false_, "false"},
@@ -60,19 +67,21 @@ make_atoms(ErlNifEnv *env)
   }
 }
 
-/* The handle was all that Erlang had of the channel: nobody there can send any more. */
+/* Without a handle nobody in Erlang can send or receive any more. */
 static void
 handle_destroyed(ErlNifEnv *env, void *resource)
 {
   erlang_handle *h = resource;
+  channel *c = h->base.channel;
   (void)env;
   if (h->registered) {
     handles_remove(h);
   }
-  if (h->base.channel != NULL) {
-    queue_close(&h->base.channel->to_python);
-    channel_decref(h->base.channel);
+  subscriptions_clear(&h->subscriptions);
+  if (atomic_fetch_sub(&c->handles, 1) == 1 && atomic_load(&c->given)) {
+    channel_close(c);
   }
+  channel_decref(c);
 }
 
 static void
@@ -92,7 +101,10 @@ channel_nif_load(ErlNifEnv *env)
   if (handle_type == NULL || nif_encode_register_type(handle_type) != 0) {
     return -1;
   }
-  return channel_send_nif_load(env);
+  return channel_send_nif_load(env) == 0 && channel_recv_nif_load(env) == 0 &&
+                 channel_payload_nif_load(env) == 0
+             ? 0
+             : -1;
 }
 
 ERL_NIF_TERM
@@ -106,6 +118,12 @@ channel_nif_get(ErlNifEnv *env, ERL_NIF_TERM term)
 {
   void *h;
   return enif_get_resource(env, term, handle_type, &h) ? h : NULL;
+}
+
+subscriptions *
+channel_nif_subscriptions(channel_handle *h)
+{
+  return &((erlang_handle *)h)->subscriptions;
 }
 
 static int
@@ -145,22 +163,60 @@ get_limits(ErlNifEnv *env, ERL_NIF_TERM term, queue_limits *out)
          get_limit(env, e[3], 0, &out->low_watermark);
 }
 
-/* Makes the resource with its channel, registered; NULL when memory is short.  With one count. */
+/* A resource for the channel, registered, with one count; NULL when memory is short. */
 static erlang_handle *
-new_handle(const queue_limits *limits)
+new_handle(channel *c)
 {
   erlang_handle *h = enif_alloc_resource(handle_type, sizeof(*h));
   if (h == NULL) {
     return NULL;
   }
   memset(h, 0, sizeof(*h));
-  h->base.channel = channel_create(limits);
-  if (h->base.channel != NULL && handles_add(h, HANDLE_CHANNEL) == 0) {
+  channel_incref(c);
+  h->base.channel = c;
+  atomic_fetch_add(&c->handles, 1);
+  subscriptions_init(&h->subscriptions);
+  if (handles_add(h, HANDLE_CHANNEL) == 0) {
     h->registered = 1;
+    atomic_store(&c->handle, h);
     return h;
   }
   enif_release_resource(h);
   return NULL;
+}
+
+/* Makes a channel with its handle, which is given. */
+static erlang_handle *
+new_channel(const queue_limits *limits)
+{
+  channel *c = channel_create(limits);
+  if (c == NULL) {
+    return NULL;
+  }
+  atomic_store(&c->given, 1);
+  erlang_handle *h = new_handle(c);
+  channel_decref(c);
+  return h;
+}
+
+void *
+channel_keep_handle(channel *c)
+{
+  /* So that no two threads make one at a time. */
+  static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
+  pthread_mutex_lock(&making);
+  void *known = atomic_load(&c->handle);
+  void *kept = known == NULL ? NULL : handles_keep(known);
+  /* Another channel's handle may be there by now. */
+  if (kept != NULL && ((channel_handle *)kept)->channel != c) {
+    handle_release(kept);
+    kept = NULL;
+  }
+  if (kept == NULL) {
+    kept = new_handle(c);
+  }
+  pthread_mutex_unlock(&making);
+  return kept;
 }
 
 ERL_NIF_TERM
@@ -175,7 +231,7 @@ nif_channel_new(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
       (!as_str && !enif_is_identical(argv[2], channel_atoms.bytes))) {
     return enif_make_badarg(env);
   }
-  erlang_handle *h = new_handle(&limits);
+  erlang_handle *h = new_channel(&limits);
   if (h == NULL) {
     return channel_make_error(env, channel_atoms.system_limit);
   }
@@ -224,17 +280,13 @@ make_by_kind(ErlNifEnv *env, const size_t *counts)
   return map;
 }
 
-ERL_NIF_TERM
-nif_channel_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{ /* (Channel) */
-  channel *c;
+/* The state of one direction. */
+static ERL_NIF_TERM
+make_queue_info(ErlNifEnv *env, queue *q)
+{
   queue_info info;
   ERL_NIF_TERM map;
-  (void)argc;
-  if (!get_channel(env, argv[0], &c)) {
-    return enif_make_badarg(env);
-  }
-  queue_get_info(&c->to_python, &info);
+  queue_get_info(q, &info);
   const channel_atoms_table *a = &channel_atoms;
   ERL_NIF_TERM pairs[][2] = {
       {a->size, enif_make_uint64(env, info.size)},
@@ -256,6 +308,20 @@ nif_channel_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     values[i] = pairs[i][1];
   }
   enif_make_map_from_arrays(env, keys, values, COUNT, &map);
+  return map;
+}
+
+ERL_NIF_TERM
+nif_channel_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{ /* (Channel) */
+  channel *c;
+  ERL_NIF_TERM map;
+  (void)argc;
+  if (!get_channel(env, argv[0], &c)) {
+    return enif_make_badarg(env);
+  }
+  enif_make_map_put(env, make_queue_info(env, &c->to_python), channel_atoms.to_erlang,
+                    make_queue_info(env, &c->to_erlang), &map);
   return map;
 }
 

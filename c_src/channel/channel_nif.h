@@ -38,6 +38,32 @@ ERL_NIF_TERM nif_channel_send_many(ErlNifEnv *env, int argc, const ERL_NIF_TERM 
  * false, the answer is there or under way. */
 ERL_NIF_TERM nif_channel_send_cancel(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
+/* nif_channel_take/1 (Channel): the next message from Python, {ok, Term} or {encoded, Binary}, which is
+ * for binary_to_term; empty; {error, closed | bad_message}. */
+ERL_NIF_TERM nif_channel_take(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+
+/* nif_channel_recv_wait/2 (Channel, Ref): as above, but instead of empty, {wait, Receiver}; the
+ * process gets {Ref, handed} when it may claim.  {error, system_limit}. */
+ERL_NIF_TERM nif_channel_recv_wait(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+
+/* nif_channel_recv_claim/1 (Receiver): after {Ref, handed}, once: as nif_channel_take. */
+ERL_NIF_TERM nif_channel_recv_claim(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+
+/* nif_channel_recv_cancel/1 (Receiver): true, it waits no more and there will be no {Ref, handed}; or
+ * false, that is there or under way. */
+ERL_NIF_TERM nif_channel_recv_cancel(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+
+/* nif_channel_recv_give_up/1 (Receiver): it waits no more, and what it was handed goes to the next.  true,
+ * there will be no {Ref, handed}; or false, that is there or under way. */
+ERL_NIF_TERM nif_channel_recv_give_up(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+
+/* nif_channel_subscription/1 (Channel): the process that delivers to the calling one, or none;
+ * nif_channel_subscribe/2 (Channel, Deliverer): ok, remembers it; nif_channel_unsubscribe/1 (Channel):
+ * ok, the calling process delivers no more.  O(subscribers). */
+ERL_NIF_TERM nif_channel_subscription(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM nif_channel_subscribe(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM nif_channel_unsubscribe(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+
 /* nif_channel_close/2 (Channel, both | write): ok. */
 ERL_NIF_TERM nif_channel_close(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 

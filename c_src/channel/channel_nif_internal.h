@@ -5,10 +5,12 @@
 #include <erl_nif.h>
 
 #include "channel_core.h"
+#include "channel_subscriptions.h"
 
 /* Set at load, constant afterwards. */
 typedef struct channel_atoms_table {
   ERL_NIF_TERM ok, busy, error, closed, too_large, system_limit, declined, more, wait;
+  ERL_NIF_TERM handed, encoded, empty, bad_message, to_erlang;
   ERL_NIF_TERM true_, false_, infinity, none, noproc, bytes, str, write;
   ERL_NIF_TERM size, max_size, messages, max_messages, waiters, receivers, senders;
   ERL_NIF_TERM total_in, total_out;
@@ -24,6 +26,19 @@ ERL_NIF_TERM channel_make_error(ErlNifEnv *env, ERL_NIF_TERM reason);
 
 /* The resource behind a term, borrowed from it; NULL when it is no channel. */
 channel_handle *channel_nif_get(ErlNifEnv *env, ERL_NIF_TERM term);
+
+/* Of a handle. */
+subscriptions *channel_nif_subscriptions(channel_handle *h);
+
+/* channel_recv_nif.c, channel_payload_nif.c */
+
+/* From channel_nif_load: open the resource types.  0 or -1. */
+int channel_recv_nif_load(ErlNifEnv *env);
+int channel_payload_nif_load(ErlNifEnv *env);
+
+/* What Erlang gets for a message from Python, which is consumed:  {ok, Term}, {encoded, Binary} for
+ * binary_to_term, or {error, bad_message}. */
+ERL_NIF_TERM channel_make_received(ErlNifEnv *env, message *m);
 
 /* channel_send_nif.c */
 

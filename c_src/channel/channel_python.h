@@ -8,10 +8,12 @@
 #include <Python.h>
 
 #include "channel_core.h"
+#include "thread_wait.h"
 #include "../loop/loop_api.h"
 
 typedef struct channel_await channel_await;
 typedef struct channel_gate channel_gate;
+typedef struct channel_outgoing channel_outgoing;
 
 /* Of the module; alive as long as any instance of its types.  Guarded by the GIL. */
 typedef struct channel_state {
@@ -20,13 +22,15 @@ typedef struct channel_state {
   PyTypeObject *await_type;
   PyTypeObject *gate_type;
   /* Looked up at first use, so that importing the module imports nothing: */
-  PyObject *channel_closed; /* erlang.ChannelClosed */
-  PyObject *call_cancelled; /* erlang.CallCancelled */
+  PyObject *channel_closed;    /* erlang.ChannelClosed */
+  PyObject *channel_full;      /* erlang.ChannelFull */
+  PyObject *message_too_large; /* erlang.MessageTooLarge */
+  PyObject *call_cancelled;    /* erlang.CallCancelled */
   const loop_api *loop_api;
   PyObject *get_running_loop; /* asyncio._get_running_loop */
   PyObject *cancelled_error;  /* asyncio.CancelledError */
   /* Interned names: */
-  PyObject *name_call_soon, *name_call_later, *name_cancel, *name_add_reader;
+  PyObject *name_call_soon, *name_call_later, *name_cancel, *name_add_reader, *name_get_debug;
   PyObject *call_soon_keywords; /* ("context",) */
   channel_gate *gates;          /* one for each loop that has awaited a channel */
   channel_await *free_awaits;
@@ -60,16 +64,35 @@ extern PyType_Spec channel_ref_spec;
 PyObject *channel_ref_wrap(channel_state *state, void *resource);   /* takes over the count */
 void *channel_ref_resource(channel_state *state, PyObject *object); /* borrowed, or NULL */
 
+/* channel_create.c: tp_new of Channel. */
+PyObject *channel_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
+
+/* channel_send.c: methods of Channel; and what a queue_result other than QUEUE_OK raises, NULL. */
+PyObject *channel_send_method(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *channel_try_send_method(PyObject *self, PyObject *term);
+PyObject *channel_async_send_method(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *channel_close_write_method(PyObject *self, PyObject *ignored);
+PyObject *channel_set_send_error(channel_state *state, int result);
+
+/* channel_wait.c: the loop that runs on this thread, as a new reference; NULL, with an exception when
+ * looking for it failed. */
+PyObject *channel_running_loop(channel_state *state);
+
 /* channel_type.c */
 extern PyType_Spec channel_type_spec;
 PyObject *channel_decode(const channel *c, message *m); /* consumes m; NULL with an exception */
 void channel_set_closed(channel_state *state);
 int channel_parse_timeout(PyObject *timeout, int64_t *out); /* nanoseconds, or -1 for none */
 
-/* channel_await.c: what async_receive() and __anext__() return. */
-enum channel_await_kind { AWAIT_RECEIVE, AWAIT_NEXT };
+/* A queue's lock held, no GIL needed.  Wakes the thread later, when the lock is free. */
+void channel_wake_thread(thread_wait *wait, queue_laters *laters);
+
+/* channel_await.c: what async_receive(), __anext__() and async_send() return. */
+enum channel_await_kind { AWAIT_RECEIVE, AWAIT_NEXT, AWAIT_SEND };
 extern PyType_Spec channel_await_spec;
 PyObject *channel_await_new(channel_object *channel, enum channel_await_kind kind, int64_t timeout);
+/* Takes over what is to be sent. */
+PyObject *channel_await_new_send(channel_object *channel, channel_outgoing *out, int64_t timeout);
 PyObject *channel_await_done(channel_state *state, PyObject *value); /* gives value at once */
 void channel_await_free_all(channel_state *state);
 int channel_await_run(channel_await *self);          /* woken: runs the task's callback; 0 or -1 */

@@ -1,4 +1,4 @@
-/* erlang.channel.Channel: receiving from a channel, on a thread or in a coroutine. */
+/* erlang.channel.Channel: the type, and receiving on a thread. */
 #include "channel_python.h"
 
 #include <math.h>
@@ -7,7 +7,6 @@
 #include <structmember.h>
 
 #include "../term/term_link.h"
-#include "thread_wait.h"
 
 #define BINARY_HEADER_SIZE 6 /* version, tag, four bytes of length */
 #define BINARY_TAG 109
@@ -110,14 +109,20 @@ wake_and_release(void *wait)
   thread_wait_decref(wait);
 }
 
-/* Queue's lock held.  The thread needs that lock as soon as it wakes up: better when it is free. */
+/* The thread needs the queue's lock as soon as it wakes up: better when it is free. */
+void
+channel_wake_thread(thread_wait *wait, queue_laters *laters)
+{
+  thread_wait_incref(wait);
+  queue_later(laters, wake_and_release, wait);
+}
+
+/* Queue's lock held. */
 static int
 wake_thread(queue_waiter *base, enum queue_wake_reason reason, queue_laters *laters)
 {
-  thread_wait *wait = ((thread_waiter *)base)->wait;
   (void)reason;
-  thread_wait_incref(wait);
-  queue_later(laters, wake_and_release, wait);
+  channel_wake_thread(((thread_waiter *)base)->wait, laters);
   return 0;
 }
 
@@ -164,6 +169,28 @@ await_message(channel_object *self, thread_waiter *w, int64_t deadline, message 
   }
 }
 
+/* About to wait: in debug mode warns when that stops the loop of this thread.  0, or -1 with an
+ * exception. */
+static int
+warn_of_running_loop(channel_state *state)
+{
+  PyObject *loop = channel_running_loop(state);
+  if (loop == NULL) {
+    return PyErr_Occurred() ? -1 : 0;
+  }
+  PyObject *debug = PyObject_CallMethodNoArgs(loop, state->name_get_debug);
+  Py_DECREF(loop);
+  int warn = debug == NULL ? -1 : PyObject_IsTrue(debug);
+  Py_XDECREF(debug);
+  if (warn > 0) {
+    return PyErr_WarnEx(PyExc_RuntimeWarning,
+                        "receive() stops the event loop that runs on this thread; await "
+                        "async_receive() instead",
+                        1);
+  }
+  return warn;
+}
+
 /* Claims the next message:  QUEUE_OK, QUEUE_CLOSED, or -1 with an exception.  Releases the GIL
  * while it waits. */
 static int
@@ -174,6 +201,9 @@ receive_message(channel_object *self, int64_t timeout, message *m)
   if (result != QUEUE_EMPTY) {
     self->burst++;
     return result;
+  }
+  if (warn_of_running_loop(self->state) < 0) {
+    return -1;
   }
   thread_waiter w = {.base = {.wake = wake_thread, .kind = QUEUE_THREAD},
                      .wait = thread_wait_current()};
@@ -197,32 +227,6 @@ static channel *
 queue_owner(PyObject *self)
 {
   return ((channel_object *)self)->channel;
-}
-
-static PyObject *
-channel_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
-{
-  static char *keywords[] = {"ref", "poll", NULL};
-  PyObject *ref;
-  int poll = 0;
-  channel_state *state = channel_state_of(type);
-  if (state == NULL || channel_state_open(state) < 0 ||
-      !PyArg_ParseTupleAndKeywords(args, kwargs, "O|$p:Channel", keywords, &ref, &poll)) {
-    return NULL;
-  }
-  channel_handle *handle = channel_ref_resource(state, ref);
-  if (handle == NULL) {
-    return PyErr_Format(PyExc_TypeError, "Channel() takes an erlang.ChannelRef, not %.100s",
-                        Py_TYPE(ref)->tp_name);
-  }
-  channel_object *self = (channel_object *)type->tp_alloc(type, 0);
-  if (self != NULL) {
-    self->state = state;
-    self->channel = handle->channel;
-    channel_incref(self->channel);
-    self->poll = poll;
-  }
-  return (PyObject *)self;
 }
 
 static void
@@ -461,8 +465,29 @@ static PyMethodDef channel_methods[] = {
      "async_receive(timeout=None)\n\nAwait it for the next message.  ChannelClosed when the "
      "channel is\n"
      "closed and drained; TimeoutError after timeout seconds.  Cancelling loses no message."},
+    {"send", (PyCFunction)(void (*)(void))channel_send_method, METH_VARARGS | METH_KEYWORDS,
+     "send(term, timeout=None)\n\nSends a message to Erlang; waits for room without the GIL, "
+     "unless "
+     "an\n"
+     "event loop runs on this thread, which waiting would stop: then ChannelFull.  ChannelClosed "
+     "when "
+     "the\n"
+     "channel is closed; MessageTooLarge when there will never be room; TimeoutError after "
+     "timeout\n"
+     "seconds; TypeError or ValueError for what is no term.  What raises was not sent."},
+    {"try_send", channel_try_send_method, METH_O,
+     "try_send(term)\n\nSends a message to Erlang if there is room, and says whether.  Raises as "
+     "send()."},
+    {"async_send", (PyCFunction)(void (*)(void))channel_async_send_method,
+     METH_VARARGS | METH_KEYWORDS,
+     "async_send(term, timeout=None)\n\nAwait it to send a message to Erlang as soon as there is "
+     "room; raises\n"
+     "as send().  The term is encoded at once.  Cancelled, it was not sent."},
     {"close", channel_close_method, METH_NOARGS,
-     "close()\n\nRefuses further messages; what is queued can still be received.  Idempotent."},
+     "close()\n\nCloses both directions: refuses further messages; what is queued can still be\n"
+     "received.  Idempotent."},
+    {"close_write", channel_close_write_method, METH_NOARGS,
+     "close_write()\n\nCloses the direction to Erlang only.  Idempotent."},
     {"_channel_wait", channel_wait_method, METH_VARARGS,
      "_channel_wait(callback_id, loop)\n\nReports (callback_id, TIMER) to an ErlangEventLoop once, "
      "when a\n"
@@ -477,7 +502,8 @@ static PyMethodDef channel_methods[] = {
 };
 
 static PyGetSetDef channel_getset[] = {
-    {"closed", channel_get_closed, NULL, "Whether close() was called, from either side.", NULL},
+    {"closed", channel_get_closed, NULL,
+     "Whether the direction to Python is closed, from either side.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -488,10 +514,16 @@ static PyMemberDef channel_members[] = {
 
 static PyType_Slot channel_slots[] = {
     {Py_tp_doc,
-     "Channel(ref, *, poll=False)\n\nReceives from the channel that ref, an erlang.ChannelRef,\n"
-     "names.  Iterating over it, or `async for`, takes messages until it is closed and\n"
-     "drained.  Any number of threads and coroutines may receive; each message reaches one\n"
-     "of them.  poll asks for polling where a coroutine waits on a foreign event loop.\n\n"
+     "Channel(ref, *, poll=False)\n"
+     "Channel(*, max_size=None, max_messages=None, high_watermark=None, low_watermark=None,\n"
+     "        binaries='bytes', poll=False)\n\n"
+     "Of the channel that ref, an erlang.ChannelRef, names; or of a new one, with the options of\n"
+     "py_channel:new/1.  Sent to Erlang it is the same channel there, which closes when Erlang "
+     "has\n"
+     "dropped it.\n\n"
+     "Iterating over it, or `async for`, takes messages until it is closed and drained.  Any\n"
+     "number of threads and coroutines may receive and send; each message reaches one receiver.\n"
+     "poll asks for polling where a coroutine waits on a foreign event loop.\n\n"
      "A message that has no Python value (two keys of a map that are equal in Python, say)\n"
      "raises TermError where it is received, and is gone; the channel goes on."},
     {Py_tp_new, channel_new},

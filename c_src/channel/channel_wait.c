@@ -19,6 +19,12 @@ of_waiter(queue_waiter *w)
   return (channel_await *)((char *)w - offsetof(channel_await, waiter));
 }
 
+static channel_await *
+of_sender(queue_sender *s)
+{
+  return (channel_await *)((char *)s - offsetof(channel_await, sender));
+}
+
 /* Queue's lock held, no GIL. */
 static int
 wake_through_gate(queue_waiter *w, enum queue_wake_reason reason, queue_laters *laters)
@@ -32,6 +38,22 @@ static int
 wake_by_polling(queue_waiter *w, enum queue_wake_reason reason, queue_laters *laters)
 {
   (void)w, (void)reason, (void)laters;
+  return 0;
+}
+
+/* Queue's lock held, no GIL. */
+static int
+wake_sender_through_gate(queue_sender *s, queue_laters *laters)
+{
+  (void)laters;
+  return gate_wake(&of_sender(s)->link);
+}
+
+/* Queue's lock held, no GIL. */
+static int
+wake_sender_by_polling(queue_sender *s, queue_laters *laters)
+{
+  (void)s, (void)laters;
   return 0;
 }
 
@@ -142,11 +164,11 @@ timer_due(PyObject *object, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
   }
   int over = !await_polls(self) || (self->timeout >= 0 && thread_wait_clock() >= self->deadline);
-  if (over && queue_withdraw(await_queue(self), &self->waiter)) {
+  if (over && await_time_out(self)) {
     self->timed_out = 1;
   } else if (!await_polls(self)) {
     Py_RETURN_NONE; /* woken: the event is under way */
-  } else if (queue_is_waiting(await_queue(self), &self->waiter)) {
+  } else if (await_still_waits(self)) {
     if (start_timer(self, POLL_INTERVAL) < 0) {
       return NULL;
     }
@@ -163,7 +185,7 @@ void
 await_withdraw(channel_await *self)
 {
   if (self->phase == PHASE_WAITING && self->channel != NULL) {
-    queue_cancel(await_queue(self), &self->waiter);
+    await_give_up(self);
   }
   gate_leave(&self->link);
 }
@@ -174,9 +196,8 @@ channel_await_loop_closed(channel_await *self)
   await_withdraw(self);
 }
 
-/* The loop that runs on this thread, as a new reference; NULL with an exception. */
-static PyObject *
-running_loop(channel_state *state)
+PyObject *
+channel_running_loop(channel_state *state)
 {
   if (channel_state_open_loops(state) < 0) {
     return NULL;
@@ -187,9 +208,7 @@ running_loop(channel_state *state)
   }
   loop = PyObject_CallNoArgs(state->get_running_loop);
   if (loop == Py_None) {
-    Py_DECREF(loop);
-    PyErr_SetString(PyExc_RuntimeError, "no running event loop");
-    return NULL;
+    Py_CLEAR(loop);
   }
   return loop;
 }
@@ -199,8 +218,11 @@ int
 await_choose_wake(channel_await *self)
 {
   channel_gate *gate = NULL;
-  Py_XSETREF(self->loop, running_loop(self->state));
+  Py_XSETREF(self->loop, channel_running_loop(self->state));
   if (self->loop == NULL) {
+    if (!PyErr_Occurred()) {
+      PyErr_SetString(PyExc_RuntimeError, "no running event loop");
+    }
     return -1;
   }
   if (!self->channel->poll) {
@@ -210,6 +232,7 @@ await_choose_wake(channel_await *self)
     }
   }
   self->waiter.wake = gate != NULL ? wake_through_gate : wake_by_polling;
+  self->sender.wake = gate != NULL ? wake_sender_through_gate : wake_sender_by_polling;
   if (gate != NULL) {
     gate_enter(gate, &self->link);
   }

@@ -4,18 +4,28 @@ CHANNEL_SOURCES = \
 	c_src/channel/channel_attachment.h \
 	c_src/channel/channel_await.c \
 	c_src/channel/channel_await.h \
+	c_src/channel/channel_await_queue.c \
 	c_src/channel/channel_core.c \
 	c_src/channel/channel_core.h \
+	c_src/channel/channel_create.c \
 	c_src/channel/channel_future.c \
 	c_src/channel/channel_gate.c \
 	c_src/channel/channel_module.c \
 	c_src/channel/channel_nif.c \
 	c_src/channel/channel_nif.h \
 	c_src/channel/channel_nif_internal.h \
+	c_src/channel/channel_outgoing.c \
+	c_src/channel/channel_outgoing.h \
+	c_src/channel/channel_payload.h \
+	c_src/channel/channel_payload_nif.c \
 	c_src/channel/channel_python.h \
+	c_src/channel/channel_recv_nif.c \
 	c_src/channel/channel_ref.c \
+	c_src/channel/channel_send.c \
 	c_src/channel/channel_send_nif.c \
 	c_src/channel/channel_send_wait_nif.c \
+	c_src/channel/channel_subscriptions.h \
+	c_src/channel/channel_subscriptions_nif.c \
 	c_src/channel/channel_type.c \
 	c_src/channel/channel_wait.c \
 	c_src/channel/cpu_relax.h \

@@ -222,6 +222,12 @@ int queue_send_granted(queue *q, queue_sender *s, const uint8_t *data, size_t si
  * its message was sent or refused already: queue_send_end tells.  1 when it is idle. */
 int queue_send_cancel(queue *q, queue_sender *s);
 
+/* s stops waiting if it has not been woken: 1, and it is idle; else 0, and nothing is changed. */
+int queue_send_withdraw(queue *q, queue_sender *s);
+
+/* 1 while s is in the list, 0 when it was woken or is idle. */
+int queue_sender_is_waiting(queue *q, const queue_sender *s);
+
 /* --- receivers --- */
 
 /* Any thread, GIL or not; takes the lock.  Claims the first message that nobody has been handed:

@@ -159,3 +159,26 @@ queue_send_cancel(queue *q, queue_sender *s)
   queue_finish(q, &laters);
   return !done;
 }
+
+int
+queue_send_withdraw(queue *q, queue_sender *s)
+{
+  queue_laters laters = {.count = 0};
+  queue_lock(q);
+  int waiting = s->state == SENDER_WAITING;
+  if (waiting) {
+    unlink_sender(q, s);
+    queue_settle(q, &laters);
+  }
+  queue_finish(q, &laters);
+  return waiting;
+}
+
+int
+queue_sender_is_waiting(queue *q, const queue_sender *s)
+{
+  queue_lock(q);
+  int waiting = s->state == SENDER_WAITING;
+  queue_unlock(q);
+  return waiting;
+}

@@ -28,6 +28,9 @@ void handles_remove(void *resource);
  * (handle_release it), and its kind; NULL when it is no live handle of ours. */
 void *handles_find(const uint8_t *ext, size_t size, enum handle_kind *kind);
 
+/* Threads of ours, not schedulers.  The resource, kept, if it lives; NULL when it is gone. */
+void *handles_keep(void *resource);
+
 void handle_keep(void *resource);
 void handle_release(void *resource);
 

@@ -31,6 +31,8 @@ typedef struct entry {
   void *resource;
   enum handle_kind kind;
   uint32_t number[WORDS];
+  size_t ext_size;
+  uint8_t ext[]; /* the reference, without its version byte */
 } entry;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -138,14 +140,18 @@ int
 handles_add(void *resource, enum handle_kind kind)
 {
   ErlNifBinary ext;
-  entry *e = malloc(sizeof(*e));
-  if (e == NULL || encode_resource(resource, &ext) != 0) {
-    free(e);
+  if (encode_resource(resource, &ext) != 0) {
     return -1;
   }
-  e->resource = resource;
-  e->kind = kind;
-  int result = parse_number(ext.data + 1, ext.size - 1, e->number) ? 0 : -1;
+  entry *e = malloc(sizeof(*e) + ext.size);
+  int result = -1;
+  if (e != NULL) {
+    e->resource = resource;
+    e->kind = kind;
+    e->ext_size = ext.size - 1;
+    memcpy(e->ext, ext.data + 1, e->ext_size);
+    result = parse_number(e->ext, e->ext_size, e->number) ? 0 : -1;
+  }
   enif_release_binary(&ext);
   if (result == 0) {
     pthread_mutex_lock(&lock);
@@ -222,14 +228,10 @@ keep_by_emulator(ErlNifEnv *env, const uint8_t *ext, size_t size)
   return resource;
 }
 
-/* Takes the lock, and holds it while nothing else is called. */
-void *
-handles_find(const uint8_t *ext, size_t size, enum handle_kind *kind)
+/* The live resource of a reference that the table knows, under whatever name the node has now. */
+static void *
+keep_known(const uint8_t *ext, size_t size)
 {
-  uint32_t number[WORDS];
-  if (!parse_number(ext, size, number) || !find_number(number, kind)) {
-    return NULL;
-  }
   ErlNifEnv *env = enif_alloc_env();
   if (env == NULL) {
     return NULL;
@@ -244,6 +246,38 @@ handles_find(const uint8_t *ext, size_t size, enum handle_kind *kind)
   }
   enif_free_env(env);
   return resource;
+}
+
+/* Takes the lock, and holds it while nothing else is called. */
+void *
+handles_find(const uint8_t *ext, size_t size, enum handle_kind *kind)
+{
+  uint32_t number[WORDS];
+  if (!parse_number(ext, size, number) || !find_number(number, kind)) {
+    return NULL;
+  }
+  return keep_known(ext, size);
+}
+
+/* Takes the lock, and holds it while nothing else is called. */
+void *
+handles_keep(void *resource)
+{
+  uint8_t ext[NIF_TERM_BARE_MAX];
+  size_t size = 0;
+  pthread_mutex_lock(&lock);
+  if (buckets > 0) {
+    entry *e = by_resource[hash_resource(resource) & (buckets - 1)];
+    while (e != NULL && e->resource != resource) {
+      e = e->next_by_resource;
+    }
+    if (e != NULL && e->ext_size <= sizeof(ext)) {
+      size = e->ext_size;
+      memcpy(ext, e->ext, size);
+    }
+  }
+  pthread_mutex_unlock(&lock);
+  return size == 0 ? NULL : keep_known(ext, size);
 }
 
 /* Any thread that holds a count of the resource, or a term that does. */

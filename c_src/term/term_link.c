@@ -20,13 +20,55 @@ typedef struct known_atom {
 static const term_api *api;
 static handle_wrap_fn wraps[HANDLE_KINDS];
 static handle_unwrap_fn unwraps[HANDLE_KINDS];
+static handle_given_fn givens[HANDLE_KINDS];
 
 static known_atom known_atoms[KNOWN_ATOMS]; /* guarded by the GIL */
 
 /* What the hooks get as their argument. */
 typedef struct encode_context {
-  int (*fallback)(PyObject *object, term_buf *out);
+  handle_list *handles;
+  void *(*fallback)(PyObject *object);
 } encode_context;
+
+/* Takes over the count of the resource.  0, or -1 when memory is short. */
+static int
+handle_list_add(handle_list *list, void *resource, enum handle_kind kind)
+{
+  if (list->count == list->capacity) {
+    size_t capacity = list->capacity == 0 ? 4 : 2 * list->capacity;
+    struct handle_list_item *items = realloc(list->items, capacity * sizeof(*items));
+    if (items == NULL) {
+      handle_release(resource);
+      return -1;
+    }
+    list->items = items;
+    list->capacity = capacity;
+  }
+  list->items[list->count].resource = resource;
+  list->items[list->count++].kind = kind;
+  return 0;
+}
+
+void
+handle_list_given(const handle_list *list)
+{
+  for (size_t i = 0; i < list->count; i++) {
+    handle_given_fn given = givens[list->items[i].kind];
+    if (given != NULL) {
+      given(list->items[i].resource);
+    }
+  }
+}
+
+void
+handle_list_release(handle_list *list)
+{
+  for (size_t i = 0; i < list->count; i++) {
+    handle_release(list->items[i].resource);
+  }
+  free(list->items);
+  *list = (handle_list){0};
+}
 
 static PyObject *
 hook_reference(const uint8_t *ext, size_t size, void *arg)
@@ -44,6 +86,17 @@ hook_reference(const uint8_t *ext, size_t size, void *arg)
   return wraps[kind](resource, kind);
 }
 
+/* Takes over the count of the resource.  As `other`. */
+static int
+put_handle(const encode_context *context, void *resource, enum handle_kind kind, term_buf *out)
+{
+  if (handle_list_add(context->handles, resource, kind) != 0 || handle_encode(resource, out) != 0) {
+    PyErr_NoMemory();
+    return -1;
+  }
+  return 1;
+}
+
 static int
 hook_other(PyObject *object, term_buf *out, void *arg)
 {
@@ -51,17 +104,17 @@ hook_other(PyObject *object, term_buf *out, void *arg)
   for (int kind = 0; kind < HANDLE_KINDS; kind++) {
     void *resource = unwraps[kind] == NULL ? NULL : unwraps[kind](object);
     if (resource != NULL) {
-      if (handle_encode(resource, out) != 0) {
-        PyErr_NoMemory();
-        return -1;
-      }
-      return 1;
+      return put_handle(context, resource, (enum handle_kind)kind, out);
     }
     if (PyErr_Occurred()) {
       return -1;
     }
   }
-  return context->fallback == NULL ? 0 : context->fallback(object, out);
+  if (context->fallback == NULL) {
+    return 0;
+  }
+  void *made = context->fallback(object);
+  return made == NULL ? -1 : put_handle(context, made, HANDLE_OBJECT, out);
 }
 
 static int
@@ -95,10 +148,12 @@ hook_rename(const uint8_t *ext, size_t size, uint8_t *out, size_t capacity, void
 }
 
 void
-term_link_register(enum handle_kind kind, handle_wrap_fn wrap, handle_unwrap_fn unwrap)
+term_link_register(enum handle_kind kind, handle_wrap_fn wrap, handle_unwrap_fn unwrap,
+                   handle_given_fn given)
 {
   wraps[kind] = wrap;
   unwraps[kind] = unwrap;
+  givens[kind] = given;
 }
 
 int
@@ -134,17 +189,21 @@ term_link_decode(const uint8_t *data, size_t size, unsigned flags)
 }
 
 int
-term_link_encode(PyObject *object, term_buf *out, unsigned flags,
-                 int (*fallback)(PyObject *object, term_buf *out))
+term_link_encode(PyObject *object, term_buf *out, unsigned flags, handle_list *handles,
+                 void *(*fallback)(PyObject *object))
 {
-  encode_context context = {.fallback = fallback};
+  encode_context context = {.handles = handles, .fallback = fallback};
   term_hooks hooks = {
       .other = hook_other,
       .atom_exists = hook_atom_exists,
       .arg = &context,
       .rename = hook_rename,
   };
-  return api->encode(object, out, flags, &hooks);
+  int result = api->encode(object, out, flags, &hooks);
+  if (result != 0) {
+    handle_list_release(handles);
+  }
+  return result;
 }
 
 const term_api *

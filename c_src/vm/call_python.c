@@ -260,43 +260,15 @@ call_answer_raised(vm_call *call)
   Py_XDECREF(exception);
 }
 
-/* Handles made for the value being encoded, kept until it has been sent. */
-typedef struct made_handle {
-  struct made_handle *next;
-  void *handle;
-} made_handle;
-
-static _Thread_local made_handle *made; /* own thread, while it encodes */
-
 /* GIL held.  An object that no term stands for travels as an opaque handle. */
-static int
-encode_as_handle(PyObject *object, term_buf *out)
+static void *
+make_object_handle(PyObject *object)
 {
-  made_handle *entry = malloc(sizeof(*entry));
-  void *handle = entry == NULL ? NULL : object_handle_new(Py_NewRef(object));
+  void *handle = object_handle_new(Py_NewRef(object));
   if (handle == NULL) {
-    free(entry);
     PyErr_NoMemory();
-    return -1;
   }
-  *entry = (made_handle){made, handle};
-  made = entry;
-  if (handle_encode(handle, out) != 0) {
-    PyErr_NoMemory();
-    return -1;
-  }
-  return 1;
-}
-
-static void
-release_made(void)
-{
-  while (made != NULL) {
-    made_handle *entry = made;
-    made = entry->next;
-    handle_release(entry->handle);
-    free(entry);
-  }
+  return handle;
 }
 
 void
@@ -304,16 +276,18 @@ call_answer_value(vm_call *call, PyObject *value)
 {
   uint8_t scratch[1024];
   term_buf out = {scratch, 0, sizeof(scratch), 0};
-  if (term_link_encode(value, &out, 0, encode_as_handle) != 0) {
+  handle_list handles = {0};
+  if (term_link_encode(value, &out, 0, &handles, make_object_handle) != 0) {
     call_answer_raised(call);
   } else {
+    handle_list_given(&handles);
     /* Building a long term copies it: other Python threads run meanwhile. */
     Py_BEGIN_ALLOW_THREADS
     call_reply_value(call, out.data, out.size);
     Py_END_ALLOW_THREADS
   }
   term_link_api()->buf_free(&out);
-  release_made();
+  handle_list_release(&handles);
 }
 
 /* ---- on a worker ---- */

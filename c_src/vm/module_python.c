@@ -67,12 +67,17 @@ vm_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
   }
   uint8_t scratch[1024];
   term_buf out = {scratch, 0, sizeof(scratch), 0};
+  handle_list handles = {0};
   PyObject *answer = NULL;
   int result;
-  if (term_link_encode(args[1], &out, TERM_HEAD_ATOM, NULL) == 0 &&
+  if (term_link_encode(args[1], &out, TERM_HEAD_ATOM, &handles, NULL) == 0 &&
       send_encoded(args[0], &out, &result) == 0) {
+    if (result == SEND_OK) {
+      handle_list_given(&handles);
+    }
     answer = send_outcome(result, args[0]);
   }
+  handle_list_release(&handles);
   term_link_api()->buf_free(&out);
   return answer;
 }

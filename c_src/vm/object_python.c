@@ -26,7 +26,7 @@ unwrap(PyObject *object)
 void
 object_register(void)
 {
-  term_link_register(HANDLE_OBJECT, wrap, unwrap);
+  term_link_register(HANDLE_OBJECT, wrap, unwrap, NULL);
 }
 
 void

@@ -11,6 +11,7 @@ from .errors import (
     CallCancelled,
     ChannelClosed,
     ChannelFull,
+    MessageTooLarge,
     NotInVM,
     TermError,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "EventLoopPolicy",
     "Fun",
     "ImproperList",
+    "MessageTooLarge",
     "NotInVM",
     "Pid",
     "Port",

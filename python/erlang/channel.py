@@ -9,7 +9,7 @@
 Outside the Erlang VM everything here imports and raises `erlang.NotInVM` when it is used.
 """
 
-from .errors import ChannelClosed, ChannelFull, NotInVM
+from .errors import ChannelClosed, ChannelFull, MessageTooLarge, NotInVM
 from .vm import in_vm, send
 
 reply = send  # to the pid that a message carried
@@ -22,7 +22,7 @@ else:
         raise NotInVM(f"{what} needs the Erlang VM; this is an ordinary Python process")
 
     class Channel:
-        """Receives from a channel; inside the Erlang VM only."""
+        """Sends and receives through a channel; inside the Erlang VM only."""
 
         def __new__(cls, *args, **kwargs):
             _refuse("erlang.channel.Channel")
@@ -37,4 +37,12 @@ else:
             _refuse("erlang.channel.ChannelRef")
 
 
-__all__ = ["Channel", "ChannelClosed", "ChannelFull", "ChannelRef", "reply", "send"]
+__all__ = [
+    "Channel",
+    "ChannelClosed",
+    "ChannelFull",
+    "ChannelRef",
+    "MessageTooLarge",
+    "reply",
+    "send",
+]

@@ -21,6 +21,10 @@ class ChannelFull(Exception):
     """The channel has no room for the message now."""
 
 
+class MessageTooLarge(ValueError):
+    """The message is larger than the channel's max_size, and will never fit."""
+
+
 class CallCancelled(BaseException):
     """The Erlang caller of the running Python code timed out, cancelled it or died.
 

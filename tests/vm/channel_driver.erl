@@ -4,6 +4,7 @@
 
 -export([start/1, produce/3, produce_paced/4, send_all/2, send_and_close/2,
          send_map_with_equal_keys/1, collect/0]).
+-export([receive_all/1, receive_all_paced/2, receive_count/2, receive_inner/1, use/1]).
 
 %% Registers the driver and reports to Python, which has asked for it through rpc.
 start(_Options) ->
@@ -68,3 +69,31 @@ send_map_with_equal_keys(Channel) ->
 collect() ->
     [garbage_collect(Pid) || Pid <- processes()],
     ok.
+
+%% All that Python sends, in order, until the channel is closed.
+receive_all(Channel) ->
+    receive_all_paced(Channel, infinity).
+
+%% As receive_all, with a pause after about each Often messages.
+receive_all_paced(Channel, Often) ->
+    receive_all(Channel, Often, []).
+
+receive_all(Channel, Often, Received) ->
+    is_integer(Often) andalso rand:uniform(Often) =:= 1 andalso timer:sleep(1),
+    case py_channel:recv(Channel) of
+        {ok, Term} -> receive_all(Channel, Often, [Term | Received]);
+        {error, closed} -> lists:reverse(Received)
+    end.
+
+receive_count(Channel, Count) ->
+    [begin {ok, Term} = py_channel:recv(Channel, 10000), Term end || _ <- lists:seq(1, Count)].
+
+%% A map with a channel in it comes through the channel: what the inner one holds.
+receive_inner(Outer) ->
+    {ok, #{<<"inner">> := Inner, <<"list">> := [Inner, Inner]}} = py_channel:recv(Outer, 10000),
+    py_channel:recv(Inner, 10000).
+
+%% Receives one and sends one.
+use(Channel) ->
+    ok = py_channel:send(Channel, <<"from erlang">>),
+    py_channel:recv(Channel, 10000).

@@ -1,0 +1,75 @@
+/* What an awaitable does at its queue: it takes a message, or sends one. */
+#include "channel_await.h"
+
+static queue *
+to_python(channel_await *self)
+{
+  return &self->channel->channel->to_python;
+}
+
+static queue *
+to_erlang(channel_await *self)
+{
+  return &self->channel->channel->to_erlang;
+}
+
+int
+await_try(channel_await *self, message *m)
+{
+  if (self->kind != AWAIT_SEND) {
+    return queue_take(to_python(self), m);
+  }
+  int result = outgoing_send(&self->out, self->channel->channel);
+  return result == QUEUE_BUSY ? QUEUE_EMPTY : result;
+}
+
+/* Room has been granted. */
+static int
+use_room(channel_await *self)
+{
+  return outgoing_send_granted(&self->out, self->channel->channel, &self->sender);
+}
+
+int
+await_wait(channel_await *self, message *m)
+{
+  if (self->kind != AWAIT_SEND) {
+    return queue_wait(to_python(self), &self->waiter, m);
+  }
+  int result = queue_send_wait(to_erlang(self), &self->sender, self->out.size, NULL);
+  return result == QUEUE_OK ? use_room(self) : result;
+}
+
+int
+await_claim(channel_await *self, message *m)
+{
+  if (self->kind != AWAIT_SEND) {
+    return queue_claim(to_python(self), &self->waiter, m);
+  }
+  int result = queue_send_end(to_erlang(self), &self->sender);
+  return result == QUEUE_OK ? use_room(self) : result;
+}
+
+void
+await_give_up(channel_await *self)
+{
+  if (self->kind != AWAIT_SEND) {
+    queue_cancel(to_python(self), &self->waiter);
+  } else {
+    queue_send_cancel(to_erlang(self), &self->sender);
+  }
+}
+
+int
+await_time_out(channel_await *self)
+{
+  return self->kind != AWAIT_SEND ? queue_withdraw(to_python(self), &self->waiter)
+                                  : queue_send_withdraw(to_erlang(self), &self->sender);
+}
+
+int
+await_still_waits(channel_await *self)
+{
+  return self->kind != AWAIT_SEND ? queue_is_waiting(to_python(self), &self->waiter)
+                                  : queue_sender_is_waiting(to_erlang(self), &self->sender);
+}

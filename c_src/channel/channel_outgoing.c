@@ -1,0 +1,116 @@
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "channel_outgoing.h"
+
+#include <stdlib.h>
+
+#include "channel_payload.h"
+
+/* The handles that the queued message has to keep alive.  Not the channel's own: whoever receives the
+ * message in Erlang has that, and the channel would keep itself. */
+static size_t
+collect_resources(const channel_outgoing *out, const channel *c, void **resources)
+{
+  size_t count = 0;
+  for (size_t i = 0; i < out->handles.count; i++) {
+    const struct handle_list_item *item = &out->handles.items[i];
+    if (item->kind != HANDLE_CHANNEL || ((channel_handle *)item->resource)->channel != c) {
+      resources[count++] = item->resource;
+    }
+  }
+  return count;
+}
+
+/* Makes an attachment of the buffer.  0, or -1 when memory is short. */
+static int
+attach(channel_outgoing *out, void *const *resources, size_t count)
+{
+  uint8_t *data = out->buf.data;
+  if (!out->buf.owned) {
+    data = malloc(out->size);
+    if (data == NULL) {
+      return -1;
+    }
+    memcpy(data, out->buf.data, out->size);
+  }
+  out->attachment = channel_payload_new(data, out->size, resources, count);
+  if (out->attachment == NULL) {
+    if (!out->buf.owned) {
+      free(data);
+    }
+    return -1;
+  }
+  out->buf = (term_buf){0};
+  return 0;
+}
+
+/* What is small and names no handles is copied into the queue, the rest is attached. */
+static int
+choose_payload(channel_outgoing *out, const channel *c)
+{
+  if (out->size <= CHANNEL_COPY_MAX && out->handles.count == 0) {
+    return 0;
+  }
+  void **resources = malloc((out->handles.count + 1) * sizeof(void *));
+  if (resources == NULL) {
+    return -1;
+  }
+  size_t count = collect_resources(out, c, resources);
+  int result = out->size <= CHANNEL_COPY_MAX && count == 0 ? 0 : attach(out, resources, count);
+  free(resources);
+  return result;
+}
+
+int
+outgoing_encode(channel_outgoing *out, channel *c, PyObject *term)
+{
+  if (term_link_encode(term, &out->buf, 0, &out->handles, NULL) < 0) {
+    outgoing_clear(out);
+    return -1;
+  }
+  out->size = out->buf.size;
+  if (choose_payload(out, c) < 0) {
+    outgoing_clear(out);
+    PyErr_NoMemory();
+    return -1;
+  }
+  return 0;
+}
+
+/* After a send. */
+static int
+note_sent(channel_outgoing *out, int result)
+{
+  if (result == QUEUE_OK) {
+    out->attachment = NULL;
+    /* Our own counts of the handles last until then, so that none is dropped before. */
+    handle_list_given(&out->handles);
+  }
+  return result;
+}
+
+int
+outgoing_send(channel_outgoing *out, channel *c)
+{
+  const uint8_t *data = out->attachment == NULL ? out->buf.data : NULL;
+  return note_sent(out, queue_send(&c->to_erlang, data, out->size, out->attachment));
+}
+
+int
+outgoing_send_granted(channel_outgoing *out, channel *c, queue_sender *s)
+{
+  const uint8_t *data = out->attachment == NULL ? out->buf.data : NULL;
+  return note_sent(out, queue_send_granted(&c->to_erlang, s, data, out->size, out->attachment));
+}
+
+void
+outgoing_clear(channel_outgoing *out)
+{
+  if (out->attachment != NULL) {
+    out->attachment->release(out->attachment);
+    out->attachment = NULL;
+  }
+  term_link_api()->buf_free(&out->buf);
+  handle_list_release(&out->handles);
+}

@@ -1,0 +1,19 @@
+/* The payload of a message from Python that is not copied: what is large, or names live handles.
+ *
+ * It becomes a binary of Erlang's without being copied.  Plain C interface (channel_payload_nif.c);
+ * any thread, GIL or not.
+ */
+#ifndef BEAMLOOP_CHANNEL_PAYLOAD_H
+#define BEAMLOOP_CHANNEL_PAYLOAD_H
+
+#include "message_store.h"
+
+/* What is up to this size, and names no handles, is better copied into the queue. */
+#define CHANNEL_COPY_MAX 4096
+
+/* Takes over data (malloc'ed), and keeps the resources until Erlang has dropped the payload.  NULL
+ * when memory is short: data is the caller's still. */
+message_attachment *channel_payload_new(uint8_t *data, size_t size, void *const *resources,
+                                        size_t count);
+
+#endif

@@ -1,0 +1,85 @@
+#include "channel_payload.h"
+
+#include <stdlib.h>
+
+#include "channel_nif_internal.h"
+#include "../term/handles.h"
+#include "../term/nif_terms.h"
+
+/* A resource, so that binaries in Erlang can refer to it. */
+typedef struct payload {
+  message_attachment base;
+  message_part part;
+  uint8_t *data;
+  size_t count;
+  void *resources[];
+} payload;
+
+static ErlNifResourceType *payload_type;
+
+/* Any thread. */
+static void
+payload_release(message_attachment *base)
+{
+  enif_release_resource(base);
+}
+
+static void
+payload_destroyed(ErlNifEnv *env, void *resource)
+{
+  payload *self = resource;
+  (void)env;
+  free(self->data);
+  for (size_t i = 0; i < self->count; i++) {
+    handle_release(self->resources[i]);
+  }
+}
+
+int
+channel_payload_nif_load(ErlNifEnv *env)
+{
+  ErlNifResourceTypeInit init = {.dtor = payload_destroyed};
+  payload_type = enif_open_resource_type_x(env, "py_channel_payload", &init,
+                                           ERL_NIF_RT_CREATE | ERL_NIF_RT_TAKEOVER, NULL);
+  return payload_type == NULL ? -1 : 0;
+}
+
+message_attachment *
+channel_payload_new(uint8_t *data, size_t size, void *const *resources, size_t count)
+{
+  payload *self = enif_alloc_resource(payload_type, sizeof(*self) + count * sizeof(void *));
+  if (self == NULL) {
+    return NULL;
+  }
+  self->base =
+      (message_attachment){.release = payload_release, .parts = &self->part, .part_count = 1};
+  self->part = (message_part){data, size};
+  self->data = data;
+  self->count = count;
+  for (size_t i = 0; i < count; i++) {
+    handle_keep(resources[i]);
+    self->resources[i] = resources[i];
+  }
+  return &self->base;
+}
+
+/* A small term is decoded here; the binary of a large one, which refers to the payload, is left to
+ * binary_to_term, which yields. */
+ERL_NIF_TERM
+channel_make_received(ErlNifEnv *env, message *m)
+{
+  ERL_NIF_TERM result, term;
+  const uint8_t *data = m->data != NULL ? m->data : m->attachment->parts[0].data;
+  if (m->data == NULL && m->size > CHANNEL_COPY_MAX) {
+    term = enif_make_resource_binary(env, m->attachment, data, m->size);
+    result = enif_make_tuple2(env, channel_atoms.encoded, term);
+  } else if (nif_term_from_ext(env, data, m->size, &term)) {
+    /* In parts of a millisecond, by estimate. */
+    enif_consume_timeslice(env, 1 + (int)(m->size / 512));
+    result = enif_make_tuple2(env, channel_atoms.ok, term);
+  } else {
+    result = channel_make_error(env, channel_atoms.bad_message);
+  }
+  message_release(m);
+  return result;
+}
