@@ -25,6 +25,14 @@ LOOP_SOURCES = \
 	c_src/loop/stream_transport.c \
 	c_src/loop/stream_write.c \
 	c_src/loop/timers.c \
+	c_src/loop/tls.h \
+	c_src/loop/tls_io.c \
+	c_src/loop/tls_io.h \
+	c_src/loop/tls_library.c \
+	c_src/loop/tls_read.c \
+	c_src/loop/tls_state.h \
+	c_src/loop/tls_type.c \
+	c_src/loop/tls_write.c \
 	c_src/loop/transport.h \
 	c_src/loop/transport_base.c \
 	c_src/loop/transport_state.h \

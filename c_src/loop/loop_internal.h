@@ -12,6 +12,7 @@
 #include "names.h"
 #include "pending.h"
 #include "poller.h"
+#include "tls_state.h"
 #include "transport_state.h"
 
 #define NS_PER_SECOND INT64_C(1000000000)
@@ -78,6 +79,7 @@ typedef struct loop_state {
   struct free_list free_handles;
   struct free_list free_timers;
   transport_state transports;
+  tls_state tls;
 } loop_state;
 
 extern struct PyModuleDef loop_module_def;

@@ -1,5 +1,6 @@
 /* The extension module erlang._loop: its state, and the capsule of the C API. */
 #include "loop_internal.h"
+#include "tls.h"
 
 /* --- the C API ------------------------------------------------------------------------------- */
 
@@ -143,7 +144,8 @@ make_types(PyObject *module, loop_state *state)
   state->handle_type->tp_flags &= ~Py_TPFLAGS_BASETYPE;
   if (add_type(module, &state->loop_type, &loop_spec, NULL) < 0)
     return -1;
-  return transport_state_init(module, &state->transports);
+  return transport_state_init(module, &state->transports) < 0 ? -1
+                                                              : tls_state_init(module, &state->tls);
 }
 
 static int
@@ -197,6 +199,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
   LOOP_NAMES(VISIT_NAME);
 #undef VISIT_NAME
   TRANSPORT_STATE_OBJECTS(Py_VISIT, &state->transports);
+  TLS_STATE_OBJECTS(Py_VISIT, &state->tls);
   return 0;
 }
 
@@ -211,6 +214,7 @@ module_clear(PyObject *module)
   LOOP_NAMES(CLEAR_NAME);
 #undef CLEAR_NAME
   TRANSPORT_STATE_OBJECTS(Py_CLEAR, &state->transports);
+  TLS_STATE_OBJECTS(Py_CLEAR, &state->tls);
   return 0;
 }
 
@@ -219,6 +223,12 @@ module_free(void *module)
 {
   (void)module_clear(module);
 }
+
+static PyMethodDef module_methods[] = {
+    {"_load_tls", tls_load, METH_VARARGS,
+     PyDoc_STR("_load_tls(path, version): why TLS cannot be native, or None.")},
+    {NULL, NULL, 0, NULL},
+};
 
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
@@ -233,6 +243,7 @@ struct PyModuleDef loop_module_def = {
     .m_name = "erlang._loop",
     .m_doc = "The native part of the asyncio event loop of the erlang package.",
     .m_size = sizeof(loop_state),
+    .m_methods = module_methods,
     .m_slots = module_slots,
     .m_traverse = module_traverse,
     .m_clear = module_clear,

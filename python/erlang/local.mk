@@ -5,5 +5,6 @@ PY_MODULES = \
 	python/erlang/children.py \
 	python/erlang/errors.py \
 	python/erlang/loop.py \
+	python/erlang/tls.py \
 	python/erlang/transports.py \
 	python/erlang/vm.py

@@ -1,9 +1,9 @@
 """Which transports the loop gives its connections."""
 
 import sys
-from asyncio import constants, sslproto
+from asyncio import constants
 
-from . import _loop
+from . import _loop, tls
 
 # Up to 3.11 a second transport over the same descriptor is not refused.
 _CHECKS_DESCRIPTOR = sys.version_info >= (3, 12)
@@ -13,6 +13,9 @@ class NativeTransports:
     """A mixin of the event loop: stream sockets are served by `_loop.StreamTransport`."""
 
     __slots__ = ()
+
+    # Makes what stands between a transport and the protocol of a TLS connection.
+    _tls_protocol = staticmethod(tls.make_protocol)
 
     def _make_socket_transport(self, sock, protocol, waiter=None, *, extra=None, server=None):
         if _CHECKS_DESCRIPTOR:
@@ -35,7 +38,7 @@ class NativeTransports:
     ):
         if _CHECKS_DESCRIPTOR:
             self._ensure_fd_no_transport(rawsock)
-        ssl_protocol = sslproto.SSLProtocol(
+        ssl_protocol = self._tls_protocol(
             self,
             protocol,
             sslcontext,
@@ -47,3 +50,57 @@ class NativeTransports:
         )
         _loop.StreamTransport(self, rawsock, ssl_protocol, None, extra, server)
         return ssl_protocol._app_transport
+
+    async def start_tls(
+        self,
+        transport,
+        protocol,
+        sslcontext,
+        *,
+        server_side=False,
+        server_hostname=None,
+        ssl_handshake_timeout=None,
+        ssl_shutdown_timeout=None,
+    ):
+        """Go on in TLS on a transport, for the same protocol.
+
+        Returns the transport that the protocol is to use from now on, after the handshake.
+        TypeError when sslcontext is no ssl.SSLContext or the transport cannot do this; the errors
+        of the handshake as they are, and the connection is then closed.  See
+        `asyncio.loop.start_tls`.
+        """
+        if tls.ssl is None:
+            raise RuntimeError("Python ssl module is not available")
+        if not isinstance(sslcontext, tls.ssl.SSLContext):
+            raise TypeError(
+                f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}"
+            )
+        if not getattr(transport, "_start_tls_compatible", False):
+            raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+        shaken = self.create_future()
+        between = self._tls_protocol(
+            self,
+            protocol,
+            sslcontext,
+            shaken,
+            server_side,
+            server_hostname,
+            call_connection_made=False,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        # Nothing is received before the protocol in between knows its transport.
+        transport.pause_reading()
+        transport.set_protocol(between)
+        steps = (
+            self.call_soon(between.connection_made, transport),
+            self.call_soon(transport.resume_reading),
+        )
+        try:
+            await shaken
+        except BaseException:
+            transport.close()
+            for step in steps:
+                step.cancel()
+            raise
+        return between._app_transport

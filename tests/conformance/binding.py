@@ -23,6 +23,7 @@ MIXINS = {
     "sock_lowlevel": ("test_sock_lowlevel", ("BaseSockTestsMixin",), True, "create_event_loop"),
     "sendfile": ("test_sendfile", ("SendfileTestsBase",), True, "create_event_loop"),
     "start_server": ("test_server", ("BaseStartServer",), False, "new_loop"),
+    "start_tls": ("test_sslproto", ("BaseStartTLS",), False, "new_loop"),
     "buffered_protocol": ("test_buffered_proto", ("BaseTestBufferedProtocol",), False, "new_loop"),
 }
 

@@ -10,6 +10,7 @@ Running a suite of your own on ErlangEventLoop takes one of these two (docs/pyte
 """
 
 import asyncio
+import asyncio.sslproto
 import contextlib
 import gc
 import os
@@ -26,9 +27,22 @@ import erlang
 FACTORIES = {"erlang": erlang.new_event_loop, "asyncio": asyncio.SelectorEventLoop}
 
 
+class SslprotoLoop(erlang.ErlangEventLoop):
+    """Ours where TLS cannot be native: asyncio's sslproto over our transports."""
+
+    _tls_protocol = asyncio.sslproto.SSLProtocol
+
+
+TLS_FACTORIES = {
+    "erlang": erlang.new_event_loop,
+    "sslproto": SslprotoLoop,
+    "asyncio": asyncio.SelectorEventLoop,
+}
+
+
 def pytest_asyncio_loop_factories(config, item):
     """The loops on which pytest-asyncio runs each asynchronous test of this folder."""
-    return FACTORIES
+    return TLS_FACTORIES if item.path.name.startswith("test_tls") else FACTORIES
 
 
 @pytest.fixture(params=list(FACTORIES))
