@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import resource
 import threading
 import time
 
@@ -220,3 +221,30 @@ def test_receive_on_a_thread_beside_a_running_loop():
         return await task
 
     assert erlang.run(main()) == 5
+
+
+def switches():
+    """How often this thread has given up its processor to wait for something."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+
+
+def test_a_waiting_thread_sleeps():
+    ref = driver.new_channel()
+    channel = Channel(ref)
+    before = switches()
+    with pytest.raises(TimeoutError):
+        channel.receive(0.3)
+    assert switches() - before < 50
+
+
+def test_a_waiting_coroutine_sleeps():
+    ref = driver.new_channel()
+    channel = Channel(ref)
+
+    async def main():
+        before = switches()
+        with pytest.raises(TimeoutError):
+            await channel.async_receive(0.3)
+        return switches() - before
+
+    assert erlang.run(main()) < 50
