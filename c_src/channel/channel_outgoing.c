@@ -22,17 +22,37 @@ collect_resources(const channel_outgoing *out, const channel *c, void **resource
   return count;
 }
 
+/* The buffer's memory, or a copy of what was lent, without much room to spare; NULL when memory is
+ * short. */
+static uint8_t *
+own_memory(channel_outgoing *out)
+{
+  uint8_t *data;
+  if (out->buf.owned && out->buf.capacity - out->size < out->size / 8) {
+    return out->buf.data;
+  }
+  if (out->buf.owned) {
+    data = realloc(out->buf.data, out->size);
+    if (data != NULL) {
+      out->buf.data = data;
+      out->buf.capacity = out->size;
+    }
+    return out->buf.data;
+  }
+  data = malloc(out->size);
+  if (data != NULL) {
+    memcpy(data, out->buf.data, out->size);
+  }
+  return data;
+}
+
 /* Makes an attachment of the buffer.  0, or -1 when memory is short. */
 static int
 attach(channel_outgoing *out, void *const *resources, size_t count)
 {
-  uint8_t *data = out->buf.data;
-  if (!out->buf.owned) {
-    data = malloc(out->size);
-    if (data == NULL) {
-      return -1;
-    }
-    memcpy(data, out->buf.data, out->size);
+  uint8_t *data = own_memory(out);
+  if (data == NULL) {
+    return -1;
   }
   out->attachment = channel_payload_new(data, out->size, resources, count);
   if (out->attachment == NULL) {

@@ -5,6 +5,7 @@
 #include "channel_nif_internal.h"
 #include "../term/handles.h"
 #include "../term/nif_terms.h"
+#include "../term/term_ext.h"
 
 /* A resource, so that binaries in Erlang can refer to it. */
 typedef struct payload {
@@ -63,16 +64,39 @@ channel_payload_new(uint8_t *data, size_t size, void *const *resources, size_t c
   return &self->base;
 }
 
-/* A small term is decoded here; the binary of a large one, which refers to the payload, is left to
+#define BINARY_HEADER_SIZE 6 /* version, tag, four bytes of length */
+
+/* The payload is one binary and nothing else. */
+static int
+is_binary(const uint8_t *data, size_t size)
+{
+  return size >= BINARY_HEADER_SIZE && data[1] == EXT_BINARY &&
+         ext_get_u32(data + 2) == size - BINARY_HEADER_SIZE;
+}
+
+/* A large message: a binary refers to the payload, without a copy;  another term is left to
  * binary_to_term, which yields. */
+static ERL_NIF_TERM
+make_large(ErlNifEnv *env, message_attachment *attachment)
+{
+  const message_part *part = &attachment->parts[0];
+  ERL_NIF_TERM whole = enif_make_resource_binary(env, attachment, part->data, part->size);
+  if (!is_binary(part->data, part->size)) {
+    return enif_make_tuple2(env, channel_atoms.encoded, whole);
+  }
+  ERL_NIF_TERM binary =
+      enif_make_sub_binary(env, whole, BINARY_HEADER_SIZE, part->size - BINARY_HEADER_SIZE);
+  return enif_make_tuple2(env, channel_atoms.ok, binary);
+}
+
+/* A small term is decoded here. */
 ERL_NIF_TERM
 channel_make_received(ErlNifEnv *env, message *m)
 {
   ERL_NIF_TERM result, term;
   const uint8_t *data = m->data != NULL ? m->data : m->attachment->parts[0].data;
   if (m->data == NULL && m->size > CHANNEL_COPY_MAX) {
-    term = enif_make_resource_binary(env, m->attachment, data, m->size);
-    result = enif_make_tuple2(env, channel_atoms.encoded, term);
+    result = make_large(env, m->attachment);
   } else if (nif_term_from_ext(env, data, m->size, &term)) {
     /* In parts of a millisecond, by estimate. */
     enif_consume_timeslice(env, 1 + (int)(m->size / 512));

@@ -462,6 +462,35 @@ sends_racing_close_are_received_or_refused(void)
   return run_threads(1);
 }
 
+/* A sender that is told that its time is up: what it was granted already stays its own. */
+static int
+a_sender_that_was_woken_is_not_withdrawn(void)
+{
+  queue q;
+  probe first, second;
+  message m;
+  int value = 0;
+  queue_init(&q, &(queue_limits){NONE, 1, NONE, NONE});
+  init_probe(&first, 1);
+  init_probe(&second, 2);
+  CHECK(queue_send(&q, (const uint8_t *)&value, sizeof(value), NULL) == QUEUE_OK);
+  CHECK(queue_send_wait(&q, &first.sender, sizeof(int), NULL) == QUEUE_EMPTY);
+  CHECK(queue_send_wait(&q, &second.sender, sizeof(int), NULL) == QUEUE_EMPTY);
+  CHECK(queue_sender_is_waiting(&q, &first.sender));
+  CHECK(queue_take(&q, &m) == QUEUE_OK);
+  message_release(&m);
+  CHECK(first.wakes == 1 && !queue_sender_is_waiting(&q, &first.sender));
+  CHECK(queue_send_withdraw(&q, &first.sender) == 0);
+  CHECK(queue_send_end(&q, &first.sender) == QUEUE_OK);
+  CHECK(queue_send_withdraw(&q, &second.sender) == 1);
+  CHECK(queue_send_withdraw(&q, &second.sender) == 0);
+  CHECK(queue_send_granted(&q, &first.sender, (const uint8_t *)&value, sizeof(value), NULL) ==
+        QUEUE_OK);
+  CHECK(second.wakes == 0 && !queue_sender_is_waiting(&q, &second.sender));
+  queue_destroy(&q);
+  return 0;
+}
+
 static int
 nothing_is_left_alive(void)
 {
@@ -495,6 +524,7 @@ main(void)
   RUN(a_message_that_had_to_wait_is_handed_to_the_next_receiver);
   RUN(between_the_watermarks_there_is_no_room_on_the_way_down);
   RUN(a_refusal_above_the_low_watermark_holds_until_it_is_reached);
+  RUN(a_sender_that_was_woken_is_not_withdrawn);
   RUN(threads_that_wait_and_give_up_lose_and_repeat_nothing);
   RUN(sends_racing_close_are_received_or_refused);
   RUN(nothing_is_left_alive);

@@ -9,6 +9,7 @@
          try_recv_does_not_wait/1,
          recv_times_out_and_leaves_nothing_behind/1,
          every_kind_of_term_arrives/1,
+         large_binaries_are_not_copied/1,
          large_terms_do_not_hold_a_scheduler/1,
          processes_are_served_in_the_order_in_which_they_wait/1,
          a_dead_receiver_frees_its_place/1,
@@ -41,6 +42,7 @@ all() ->
      try_recv_does_not_wait,
      recv_times_out_and_leaves_nothing_behind,
      every_kind_of_term_arrives,
+     large_binaries_are_not_copied,
      large_terms_do_not_hold_a_scheduler,
      processes_are_served_in_the_order_in_which_they_wait,
      a_dead_receiver_frees_its_place,
@@ -210,6 +212,19 @@ every_kind_of_term_arrives(_Config) ->
     ok = py_channel:close(Channel, write),
     {error, closed} = py_channel:recv(Channel),
     {ok, none} = result(Echo).
+
+%% Whichever way they come, what arrives is what was sent.
+large_binaries_are_not_copied(_Config) ->
+    {ok, Channel} = py_channel:new(),
+    Sizes = [0, 1, 4089, 4090, 4091, 4096, 65536, 50000000],
+    Binaries = [binary:copy(<<"z">>, Size) || Size <- Sizes],
+    {ok, none} = call(send_all, [Channel, Binaries ++ [[B] || B <- Binaries]]),
+    [?assertEqual({ok, B}, py_channel:recv(Channel)) || B <- lists:droplast(Binaries)],
+    Before = erlang:memory(binary),
+    {ok, Large} = py_channel:recv(Channel),
+    ?assertEqual(lists:last(Binaries), Large),
+    ?assert(erlang:memory(binary) - Before < 1000000),
+    [?assertEqual({ok, [B]}, py_channel:recv(Channel)) || B <- Binaries].
 
 %% A term of 100 MB: while it is received no scheduler is held for long.
 large_terms_do_not_hold_a_scheduler(_Config) ->
