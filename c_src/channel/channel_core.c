@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "../term/handles.h"
+
 /* More queued messages than this are released on a thread of their own: whoever drops the last
  * count may be a scheduler or hold the GIL, and must not work for milliseconds. */
 #define RELEASE_AT_ONCE_MAX 1000
@@ -23,6 +25,7 @@ channel_create(const queue_limits *limits)
   atomic_init(&c->given, 0);
   atomic_init(&c->handles, 0);
   atomic_init(&c->handle, NULL);
+  c->held = NULL;
   atomic_fetch_add_explicit(&live, 1, memory_order_relaxed);
   return c;
 }
@@ -78,7 +81,19 @@ channel_close(channel *c)
 void
 channel_handle_given(void *handle)
 {
-  atomic_store(&((channel_handle *)handle)->channel->given, 1);
+  channel *c = ((channel_handle *)handle)->channel;
+  atomic_store(&c->given, 1);
+  channel_drop_held(c);
+}
+
+void
+channel_drop_held(channel *c)
+{
+  void *held = c->held;
+  c->held = NULL;
+  if (held != NULL) {
+    handle_release(held);
+  }
 }
 
 size_t

@@ -20,6 +20,7 @@ typedef struct channel {
   atomic_int given;    /* Erlang has had a handle */
   atomic_size_t handles;
   _Atomic(void *) handle; /* the newest; it may be gone by now */
+  void *held;             /* the handle of a channel that is not given yet, or NULL; the GIL's */
 } channel;
 
 /* The content of a handle resource; the Erlang face adds its own fields behind. */
@@ -38,12 +39,16 @@ void channel_decref(channel *c);
 /* Closes both directions; idempotent. */
 void channel_close(channel *c);
 
-/* The channel's handle resource, kept; a new one where there is none any more.  NULL when memory is
- * short.  Threads of ours, without locks (channel_nif.c). */
+/* GIL held, without locks.  The channel's handle resource, kept; a new one where there is none any more.
+ * NULL when memory is short.  A channel that is not given yet holds its handle, so that it stays the
+ * same (channel_nif.c). */
 void *channel_keep_handle(channel *c);
 
-/* The handle goes to Erlang, or has gone there: when it is dropped the channel closes. */
+/* GIL held.  The handle goes to Erlang, or has gone there: when it is dropped the channel closes. */
 void channel_handle_given(void *handle);
+
+/* GIL held.  Drops the handle that the channel itself holds: nobody in Python will give it. */
+void channel_drop_held(channel *c);
 
 /* Channels alive in the whole process. */
 size_t channel_live(void);

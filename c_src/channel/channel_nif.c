@@ -202,9 +202,6 @@ new_channel(const queue_limits *limits)
 void *
 channel_keep_handle(channel *c)
 {
-  /* So that no two threads make one at a time. */
-  static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
-  pthread_mutex_lock(&making);
   void *known = atomic_load(&c->handle);
   void *kept = known == NULL ? NULL : handles_keep(known);
   /* Another channel's handle may be there by now. */
@@ -215,7 +212,10 @@ channel_keep_handle(channel *c)
   if (kept == NULL) {
     kept = new_handle(c);
   }
-  pthread_mutex_unlock(&making);
+  if (kept != NULL && c->held == NULL && !atomic_load(&c->given)) {
+    handle_keep(kept);
+    c->held = kept;
+  }
   return kept;
 }
 

@@ -7,19 +7,21 @@
 
 #include "channel_payload.h"
 
-/* The handles that the queued message has to keep alive.  Not the channel's own: whoever receives the
- * message in Erlang has that, and the channel would keep itself. */
-static size_t
-collect_resources(const channel_outgoing *out, const channel *c, void **resources)
+/* Removes the channel's own handle from the list: whoever receives the message in Erlang has that, and
+ * the channel would keep itself. */
+static void
+forget_own(channel_outgoing *out, const channel *c)
 {
   size_t count = 0;
   for (size_t i = 0; i < out->handles.count; i++) {
-    const struct handle_list_item *item = &out->handles.items[i];
-    if (item->kind != HANDLE_CHANNEL || ((channel_handle *)item->resource)->channel != c) {
-      resources[count++] = item->resource;
+    struct handle_list_item item = out->handles.items[i];
+    if (item.kind == HANDLE_CHANNEL && ((channel_handle *)item.resource)->channel == c) {
+      handle_release(item.resource);
+    } else {
+      out->handles.items[count++] = item;
     }
   }
-  return count;
+  out->handles.count = count;
 }
 
 /* The buffer's memory, or a copy of what was lent, without much room to spare; NULL when memory is
@@ -48,13 +50,13 @@ own_memory(channel_outgoing *out)
 
 /* Makes an attachment of the buffer.  0, or -1 when memory is short. */
 static int
-attach(channel_outgoing *out, void *const *resources, size_t count)
+attach(channel_outgoing *out)
 {
   uint8_t *data = own_memory(out);
   if (data == NULL) {
     return -1;
   }
-  out->attachment = channel_payload_new(data, out->size, resources, count);
+  out->attachment = channel_payload_new(data, out->size, &out->handles);
   if (out->attachment == NULL) {
     if (!out->buf.owned) {
       free(data);
@@ -65,23 +67,6 @@ attach(channel_outgoing *out, void *const *resources, size_t count)
   return 0;
 }
 
-/* What is small and names no handles is copied into the queue, the rest is attached. */
-static int
-choose_payload(channel_outgoing *out, const channel *c)
-{
-  if (out->size <= CHANNEL_COPY_MAX && out->handles.count == 0) {
-    return 0;
-  }
-  void **resources = malloc((out->handles.count + 1) * sizeof(void *));
-  if (resources == NULL) {
-    return -1;
-  }
-  size_t count = collect_resources(out, c, resources);
-  int result = out->size <= CHANNEL_COPY_MAX && count == 0 ? 0 : attach(out, resources, count);
-  free(resources);
-  return result;
-}
-
 int
 outgoing_encode(channel_outgoing *out, channel *c, PyObject *term)
 {
@@ -90,7 +75,9 @@ outgoing_encode(channel_outgoing *out, channel *c, PyObject *term)
     return -1;
   }
   out->size = out->buf.size;
-  if (choose_payload(out, c) < 0) {
+  forget_own(out, c);
+  /* What is small and names no handles is copied into the queue. */
+  if ((out->size > CHANNEL_COPY_MAX || out->handles.count > 0) && attach(out) < 0) {
     outgoing_clear(out);
     PyErr_NoMemory();
     return -1;

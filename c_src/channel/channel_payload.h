@@ -7,13 +7,13 @@
 #define BEAMLOOP_CHANNEL_PAYLOAD_H
 
 #include "message_store.h"
+#include "../term/term_link.h"
 
 /* What is up to this size, and names no handles, is better copied into the queue. */
 #define CHANNEL_COPY_MAX 4096
 
-/* Takes over data (malloc'ed), and keeps the resources until Erlang has dropped the payload.  NULL
- * when memory is short: data is the caller's still. */
-message_attachment *channel_payload_new(uint8_t *data, size_t size, void *const *resources,
-                                        size_t count);
+/* Takes over data (malloc'ed), and keeps the handles until Erlang has dropped the payload.  NULL when
+ * memory is short: data is the caller's still. */
+message_attachment *channel_payload_new(uint8_t *data, size_t size, const handle_list *handles);
 
 #endif

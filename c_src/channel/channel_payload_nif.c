@@ -46,8 +46,9 @@ channel_payload_nif_load(ErlNifEnv *env)
 }
 
 message_attachment *
-channel_payload_new(uint8_t *data, size_t size, void *const *resources, size_t count)
+channel_payload_new(uint8_t *data, size_t size, const handle_list *handles)
 {
+  size_t count = handles->count;
   payload *self = enif_alloc_resource(payload_type, sizeof(*self) + count * sizeof(void *));
   if (self == NULL) {
     return NULL;
@@ -58,8 +59,8 @@ channel_payload_new(uint8_t *data, size_t size, void *const *resources, size_t c
   self->data = data;
   self->count = count;
   for (size_t i = 0; i < count; i++) {
-    handle_keep(resources[i]);
-    self->resources[i] = resources[i];
+    handle_keep(handles->items[i].resource);
+    self->resources[i] = handles->items[i].resource;
   }
   return &self->base;
 }

@@ -238,6 +238,9 @@ channel_dealloc(PyObject *object)
     PyObject_ClearWeakRefs(object);
   }
   if (self->channel != NULL) {
+    if (!atomic_load(&self->channel->given)) {
+      channel_drop_held(self->channel);
+    }
     channel_decref(self->channel);
   }
   type->tp_free(object);

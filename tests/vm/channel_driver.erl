@@ -4,7 +4,8 @@
 
 -export([start/1, produce/3, produce_paced/4, send_all/2, send_and_close/2,
          send_map_with_equal_keys/1, collect/0]).
--export([receive_all/1, receive_all_paced/2, receive_count/2, receive_inner/1, use/1]).
+-export([receive_all/1, receive_all_paced/2, receive_count/2, receive_inner/1,
+         receive_itself/1, use/1]).
 
 %% Registers the driver and reports to Python, which has asked for it through rpc.
 start(_Options) ->
@@ -92,6 +93,12 @@ receive_count(Channel, Count) ->
 receive_inner(Outer) ->
     {ok, #{<<"inner">> := Inner, <<"list">> := [Inner, Inner]}} = py_channel:recv(Outer, 10000),
     py_channel:recv(Inner, 10000).
+
+%% The channel comes through itself, twice.
+receive_itself(Channel) ->
+    {ok, Channel} = py_channel:recv(Channel, 10000),
+    {ok, [Channel | _]} = py_channel:recv(Channel, 10000),
+    true.
 
 %% Receives one and sends one.
 use(Channel) ->

@@ -661,6 +661,17 @@ def test_a_new_channel_closes_when_erlang_has_dropped_it_but_not_before_it_was_g
         channel.send(2)
 
 
+def test_a_channel_sent_through_itself_before_it_is_given_stays_the_same():
+    channel = Channel()
+    for message in (channel, [channel, b"x" * 9000]):
+        channel.send(message)
+    gc.collect()
+    assert not channel.closed
+    assert driver.call("channel_driver", "receive_itself", channel) is True
+    lost = Channel()
+    lost.send(lost)
+
+
 def test_a_channel_is_passed_in_messages_and_replies():
     outer, inner = Channel(), Channel()
     inner.send(7)
