@@ -2,6 +2,8 @@
  * level-triggered, as asyncio's users expect. */
 #include "loop_internal.h"
 
+#include <fcntl.h>
+
 #define POLL_BATCH 256
 
 /* --- the table ------------------------------------------------------------------------------- */
@@ -25,7 +27,10 @@ readers_fileno(loop_state *state, PyObject *object)
     }
   }
   fd = PyLong_AsLongAndOverflow(number, &overflow);
-  if (overflow != 0 || fd < 0 || fd > INT_MAX) {
+  if (overflow > 0 || fd > INT_MAX) {
+    PyErr_SetString(PyExc_OverflowError, "Python int too large to convert to C int");
+    fd = -1;
+  } else if (overflow < 0 || fd < 0) {
     PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %S", number);
     fd = -1;
   }
@@ -41,6 +46,11 @@ table_reserve(struct fd_table *table, int fd)
 
   if (fd < table->capacity)
     return 0;
+  /* The system bounds the numbers of open descriptors, and with them the table. */
+  if (fcntl(fd, F_GETFD) < 0) {
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+  }
   while (capacity <= fd && capacity < INT_MAX / 2)
     capacity *= 2;
   watches = PyMem_Realloc(table->watches, (size_t)capacity * sizeof(*watches));
@@ -413,6 +423,10 @@ remove_server(native_loop *self, PyObject *object, uint32_t direction, bool publ
 {
   int fd = readers_fileno(self->state, object);
 
+  if (fd < 0 && PyErr_ExceptionMatches(PyExc_OverflowError)) {
+    PyErr_Clear();
+    Py_RETURN_FALSE;
+  }
   if (fd < 0 || (public && readers_check_no_transport(self, fd) < 0))
     return NULL;
   return PyBool_FromLong(readers_unset(self, fd, direction));

@@ -261,8 +261,14 @@ try_recv_into(struct sock_call *call, PyObject **result)
   fd = sock_call_fileno(call);
   if (fd < 0 && PyErr_Occurred())
     return -1;
-  if (PyObject_GetBuffer(call->first, &view, PyBUF_WRITABLE) < 0)
+  if (PyObject_GetBuffer(call->first, &view, PyBUF_WRITABLE) < 0) {
+    /* As the socket's own method says it. */
+    if (PyErr_ExceptionMatches(PyExc_BufferError))
+      PyErr_Format(PyExc_TypeError,
+                   "recv_into() argument 1 must be read-write bytes-like object, not %.200s",
+                   Py_TYPE(call->first)->tp_name);
     return -1;
+  }
   got = recv(fd, view.buf, (size_t)view.len, MSG_DONTWAIT);
   rc = got < 0 ? attempt_failed() : 1;
   PyBuffer_Release(&view);

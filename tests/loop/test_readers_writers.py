@@ -285,8 +285,21 @@ def test_bad_descriptors_are_refused(loop, method):
         add(-1, print)
     with pytest.raises(ValueError):
         add("text", print)
-    with pytest.raises(OSError):
-        add(987654, print)
+    for fd in (987654, 2**31 - 1):
+        with pytest.raises(OSError):
+            add(fd, print)
+    with pytest.raises(OverflowError):
+        add(2**31, print)
+
+
+@pytest.mark.parametrize("method", ["remove_reader", "remove_writer"])
+def test_removing_what_cannot_be_a_descriptor(loop, method):
+    remove = getattr(loop, method)
+    for fd in (987654, 2**31 - 1, 2**31, 2**100):
+        assert remove(fd) is False
+    for wrong in (-1, -(2**100), "text"):
+        with pytest.raises(ValueError):
+            remove(wrong)
 
 
 def test_a_regular_file_is_refused_as_the_poller_cannot_watch_it(loop, tmp_path):
