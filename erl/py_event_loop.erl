@@ -48,9 +48,10 @@ info() ->
 
 %% @doc What a loop has done and what it has before it: how many `callbacks' and `iterations' it ran;
 %% how many callbacks are `ready', `timers' set, events `pending', descriptors `watched', `sources'
-%% registered, `tasks' not done; how long the `last_iteration' took and a timer was late at most
-%% (`max_lag'), in seconds. The loop answers itself, so one that is blocked does not:
-%% `{error, timeout}' after five seconds.
+%% registered, `tasks' not done; how long the `last_iteration' took, from one wait to the next, and a
+%% timer was late at most (`max_lag'), in seconds. An iteration is timed when the loop looks at the
+%% clock: before it sleeps, and while it has timers or descriptors. The loop answers itself, so one
+%% that is blocked does not: `{error, timeout}' after five seconds.
 -spec info(loop()) -> {ok, #{atom() => number()}} | {error, py:error()}.
 info(Loop) ->
     case run('erlang.vm', '_loop_info', [],

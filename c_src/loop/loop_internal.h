@@ -281,7 +281,8 @@ int sources_traverse(struct source_table *table, visitproc visit, void *arg);
 struct loop_stats {
   uint64_t callbacks; /* run since the loop was made */
   uint64_t iterations;
-  int64_t last_iteration; /* when it began, monotonic ns */
+  int64_t last_iteration; /* how long it took from its wait to the next, ns; see loop_wait */
+  int64_t began;          /* when the one under way began, ns; 0 when it is not timed */
   int64_t max_lag;        /* the latest that a timer fired, ns */
 };
 

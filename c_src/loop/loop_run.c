@@ -74,6 +74,15 @@ loop_poll(native_loop *self, int64_t now, PyObject *collect)
   return readers_poll(self, 0, collect);
 }
 
+/* The iteration before ends now.  It is timed where the clock is read anyhow. */
+static void
+note_iteration(native_loop *self, int64_t now)
+{
+  if (self->stats.began != 0)
+    self->stats.last_iteration = now - self->stats.began;
+  self->stats.began = 0;
+}
+
 /* Waits once, at most until limit.  *now is the time afterwards, 0 when nothing needs it. */
 static int
 loop_wait(native_loop *self, int64_t limit, PyObject *collect, int64_t *now)
@@ -83,11 +92,14 @@ loop_wait(native_loop *self, int64_t limit, PyObject *collect, int64_t *now)
   int rc;
 
   *now = 0;
-  if (busy && self->fds.watched == 0 && deadline == DEADLINE_NEVER)
+  if (busy && self->fds.watched == 0 && deadline == DEADLINE_NEVER) {
+    self->stats.began = 0;
     return 0;
+  }
   *now = loop_clock(self);
   if (*now < 0)
     return -1;
+  note_iteration(self, *now);
   if (limit < deadline)
     deadline = limit;
   if (busy || deadline <= *now)
@@ -307,7 +319,7 @@ iterate(native_loop *self)
   if (loop_wait(self, DEADLINE_NEVER, NULL, &now) < 0 || drain_pending(self, NULL) < 0)
     return -1;
   if (now != 0) {
-    self->stats.last_iteration = now;
+    self->stats.began = now;
     if (fire_timers(self, now) < 0)
       return -1;
   }

@@ -27,7 +27,7 @@ all() ->
 
 init_per_suite(Config) ->
     {ok, _} = application:ensure_all_started(beamloop),
-    ok = py:exec("import asyncio, threading\n"
+    ok = py:exec("import asyncio, threading, time\n"
                  "async def add(a, b=2, delay=0):\n"
                  "    await asyncio.sleep(delay)\n"
                  "    return a + b\n"
@@ -46,6 +46,9 @@ init_per_suite(Config) ->
                  "async def note(delay, what):\n"
                  "    await asyncio.sleep(delay)\n"
                  "    log.append(what)\n"
+                 "async def block():\n"
+                 "    asyncio.get_running_loop().call_later(0.001, int)\n"
+                 "    time.sleep(0.03)\n"
                  "def plain():\n"
                  "    return 1\n"),
     Config.
@@ -186,6 +189,14 @@ info_tells_what_a_loop_has_before_it(_Config) ->
     until(fun() -> logged(counted) =:= {true, false} end),
     {ok, Info} = py_event_loop:info(Loop),
     ?assertMatch(#{tasks := 3, timers := 3, ready := Ready} when Ready >= 0, Info),
+    #{callbacks := Callbacks, iterations := Iterations, pending := _, watched := _, sources := _,
+      last_iteration := Took, max_lag := Lag} = Info,
+    ?assert(Callbacks >= 3),
+    ?assert(Iterations >= 1),
+    ?assert(Took >= 0.0 andalso Lag >= 0.0),
+    {ok, none} = py_event_loop:run('__main__', block, [], #{loop => Loop}),
+    {ok, #{max_lag := Late}} = py_event_loop:info(Loop),
+    ?assert(Late >= 0.02),
     ok = py_event_loop:stop(Loop).
 
 wrong_types_are_badarg(_Config) ->

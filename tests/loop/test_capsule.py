@@ -5,6 +5,7 @@ import ctypes
 import gc
 import socket
 import threading
+import time
 import weakref
 
 import pytest
@@ -381,3 +382,21 @@ def test_stats_count_what_is_there(erlang_loop):
     after = erlang_loop._stats()
     assert after["timers"] == after["ready"] == after["pending"] == 0
     assert after["callbacks"] == 2
+
+
+def test_stats_tell_how_long_an_iteration_took_and_how_late_a_timer_was(erlang_loop):
+    seen = []
+
+    def block():
+        erlang_loop.call_later(0.001, int)
+        time.sleep(0.02)
+        erlang_loop.call_soon(read)
+
+    def read():
+        seen.append(erlang_loop._stats())
+        erlang_loop.call_soon(erlang_loop.stop)
+
+    erlang_loop.call_later(0.001, block)
+    erlang_loop.run_forever()
+    assert seen[0]["last_iteration"] >= 0.02
+    assert seen[0]["max_lag"] >= 0.018
