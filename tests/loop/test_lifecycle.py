@@ -441,3 +441,23 @@ def test_the_loop_runs_in_a_sub_interpreter(run_script, loop_name):
         """
     )
     assert done.stdout == "45\n" * 3, done.stderr
+
+
+def test_no_fork_hook_is_installed(run_script, loop_name):
+    if loop_name == "asyncio":
+        pytest.skip("not ours")
+    result = run_script(
+        """
+        import concurrent.futures.thread, logging, random
+        for name in [name for name in sys.modules if name.startswith("erlang")]:
+            del sys.modules[name]
+        hooks = []
+        os.register_at_fork = lambda **kinds: hooks.append(kinds)
+        import erlang, erlang._loop
+        erlang.run(asyncio.sleep(0.001))
+        assert hooks == []
+        with open(erlang._loop.__file__, "rb") as file:
+            assert b"atfork" not in file.read()
+        """
+    )
+    assert result.returncode == 0, result.stderr
