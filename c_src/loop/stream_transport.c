@@ -2,6 +2,7 @@
  *
  * Registered once, edge-triggered for both directions.  What the kernel reported stays in readable
  * and writable until a system call has shown otherwise; pausing and resuming are bits too. */
+#include "tls.h"
 #include "transport.h"
 
 #include <errno.h>
@@ -52,6 +53,14 @@ read_eof(stream *self, PyObject *protocol)
 }
 
 static int
+feed_tls(stream *self, PyObject *protocol, const char *data, size_t size)
+{
+  if (tls_feed((tls *)protocol, data, size) < 0)
+    return transport_fatal(self, "Fatal error: protocol.buffer_updated() call failed.");
+  return 0;
+}
+
+static int
 read_data(stream *self, PyObject *protocol)
 {
   char *scratch = readers_scratch(self->loop, TRANSPORT_MAX_READ);
@@ -65,9 +74,11 @@ read_data(stream *self, PyObject *protocol)
   rc = note_read(self, n, TRANSPORT_MAX_READ);
   if (rc == 0)
     return 0;
-  data = rc < 0 || n == 0 ? NULL : PyBytes_FromStringAndSize(scratch, n);
   if (rc > 0 && n == 0)
     return read_eof(self, protocol);
+  if (rc > 0 && self->feeds_tls)
+    return feed_tls(self, protocol, scratch, (size_t)n);
+  data = rc < 0 ? NULL : PyBytes_FromStringAndSize(scratch, n);
   if (data == NULL)
     return transport_fatal(self, "Fatal read error on socket transport");
   result = PyObject_CallMethodOneArg(protocol, NAMES(self)->str_data_received, data);

@@ -64,6 +64,13 @@ int tls_fatal(tls *self);
 PyObject *tls_writer_write(PyObject *transport, PyObject *data);
 PyObject *tls_writer_writelines(PyObject *transport, PyObject *list);
 
+/* True when protocol takes what was received by tls_feed(). */
+static inline bool
+tls_is_fed(const tls_state *state, PyObject *protocol)
+{
+  return PyObject_TypeCheck(protocol, state->protocol_type) && ((tls *)protocol)->library != NULL;
+}
+
 /* --- tls_type.c -------------------------------------------------------------------------------- */
 
 /* What the module of an instance keeps. */

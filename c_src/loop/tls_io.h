@@ -26,12 +26,14 @@ enum {
 struct tls_library {
   int (*read)(tls_ssl *, void *, int);
   int (*write)(tls_ssl *, const void *, int);
+  int (*has_pending)(const tls_ssl *);
   int (*get_error)(const tls_ssl *, int);
   int (*get_shutdown)(const tls_ssl *);
   tls_bio *(*get_rbio)(const tls_ssl *);
   tls_bio *(*get_wbio)(const tls_ssl *);
   tls_ctx *(*get_ctx)(const tls_ssl *);
   void (*set_bio)(tls_ssl *, tls_bio *, tls_bio *);
+  unsigned long (*peek_error)(void);
   void (*clear_errors)(void);
   unsigned long (*version)(void);
   tls_bio *(*bio_new)(const tls_bio_method *);
@@ -85,6 +87,14 @@ size_t tls_bytes_take(struct tls_bytes *bytes, char *to, size_t n);
 /* Copies what is left in the window; false without memory, and the rest of it is lost. */
 bool tls_io_hold(struct tls_io *io);
 void tls_io_clear(struct tls_io *io);
+
+/* What others left would be taken for an error of the call that follows. */
+static inline void
+tls_forget_errors(const struct tls_library *library)
+{
+  if (library->peek_error() != 0)
+    library->clear_errors();
+}
 
 static inline size_t
 tls_io_unread(const struct tls_io *io)

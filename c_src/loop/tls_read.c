@@ -86,6 +86,11 @@ read_records(tls *self, char *to, size_t room)
     n = library->read(self->ssl, to + reading.size, left < INT_MAX ? (int)left : INT_MAX);
     if (n > 0) {
       reading.size += (size_t)n;
+      /* To be told so by another call costs more. */
+      if (tls_io_unread(&self->io) == 0 && !library->has_pending(self->ssl)) {
+        reading.outcome = OUT_OF_RECORDS;
+        return reading;
+      }
       continue;
     }
     error = library->get_error(self->ssl, n);
@@ -275,7 +280,7 @@ read_application(tls *self)
 {
   enum outcome outcome = OUT_OF_ROOM;
 
-  self->library->clear_errors();
+  tls_forget_errors(self->library);
   self->corks++;
   while (outcome == OUT_OF_ROOM && may_read(self))
     outcome = self->app_is_buffer ? read_buffered(self) : read_copied(self);

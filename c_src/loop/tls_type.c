@@ -146,6 +146,13 @@ tls_do_write_method(tls *self, PyObject *Py_UNUSED(ignored))
   return none_if(tls_do_write(self));
 }
 
+/* _flush(): what a callback has written so far is sent before the callback ends. */
+static PyObject *
+tls_flush(tls *self, PyObject *Py_UNUSED(ignored))
+{
+  return none_if(self->corks > 0 ? tls_process_outgoing(self) : 0);
+}
+
 static PyObject *
 tls_process_outgoing_method(tls *self, PyObject *Py_UNUSED(ignored))
 {
@@ -204,6 +211,7 @@ tls_forget(tls *self, PyObject *Py_UNUSED(ignored))
 static PyMethodDef tls_methods[] = {
     METHOD("buffer_updated", tls_buffer_updated, METH_O, "The transport has received."),
     METHOD("_attach", tls_attach, METH_VARARGS, ""),
+    METHOD("_flush", tls_flush, METH_NOARGS, ""),
     METHOD("_forget", tls_forget, METH_NOARGS, ""),
     METHOD("_do_read", tls_do_read_method, METH_NOARGS, ""),
     METHOD("_do_write", tls_do_write_method, METH_NOARGS, ""),

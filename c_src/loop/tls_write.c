@@ -149,7 +149,7 @@ tls_encrypt(tls *self, const char *data, Py_ssize_t size)
   if (reserve(self, size) < 0)
     return -1;
   while (done < size) {
-    self->library->clear_errors();
+    tls_forget_errors(self->library);
     if (size - done < UNLOCK_MIN) {
       done += write_records(self, data + done, size - done, &error);
     } else {

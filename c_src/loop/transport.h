@@ -49,6 +49,7 @@ typedef struct stream {
   bool hung_up; /* an event told of an end or an error: a short read proves nothing */
   bool at_eof;  /* eof_received chose to keep the transport */
   bool buffered_protocol;
+  bool feeds_tls; /* the protocol is TLS of ours, which takes what was received as it is */
   bool protocol_paused;
   bool closing;
   bool paused;

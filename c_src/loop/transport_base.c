@@ -1,5 +1,6 @@
 /* What transports over a socket have in common: how they begin and end, and flow control.  The
  * semantics are those of asyncio's selector_events._SelectorTransport. */
+#include "tls.h"
 #include "transport.h"
 
 /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES is in stream_write.c. */
@@ -177,7 +178,8 @@ transport_set_protocol(stream *self, PyObject *protocol)
     buffered = PyObject_IsInstance(protocol, NAMES(self)->buffered_protocol);
   if (buffered < 0)
     return -1;
-  self->buffered_protocol = buffered;
+  self->feeds_tls = self->loop != NULL && tls_is_fed(&self->loop->state->tls, protocol);
+  self->buffered_protocol = buffered && !self->feeds_tls;
   Py_XSETREF(self->protocol, Py_NewRef(protocol));
   return 0;
 }

@@ -77,6 +77,11 @@ class TlsProtocol(_loop.TlsProtocol, sslproto.SSLProtocol):
             self._app_transport_created = True
         return self._app_transport
 
+    def _abort(self, *args):
+        # asyncio has sent by now what was written before.
+        self._flush()
+        super()._abort(*args)
+
     def connection_lost(self, exc):
         super().connection_lost(exc)
         self._forget()
