@@ -159,7 +159,10 @@ deliver_data(tls *self, PyObject *data)
   if (hold_window(self) < 0)
     return -1;
   protocol = Py_NewRef(self->app_protocol);
-  rc = tls_discard(PyObject_CallMethodOneArg(protocol, self->names->str_data_received, data));
+  if (tls_is_fed(self->names, protocol))
+    rc = tls_feed((tls *)protocol, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data));
+  else
+    rc = tls_discard(PyObject_CallMethodOneArg(protocol, self->names->str_data_received, data));
   Py_DECREF(protocol);
   return rc;
 }
@@ -231,12 +234,15 @@ read_copied(tls *self)
 static enum outcome
 read_buffered(tls *self)
 {
-  PyObject *buffer, *count;
+  PyObject *get_buffer = Py_XNewRef(self->app_get_buffer);
+  PyObject *buffer = NULL, *count;
   struct reading reading;
   Py_buffer view;
   int rc;
 
-  buffer = PyObject_CallFunction(self->app_get_buffer, "n", (Py_ssize_t)self->io.held.size);
+  if (get_buffer != NULL)
+    buffer = PyObject_CallFunction(get_buffer, "n", (Py_ssize_t)self->io.held.size);
+  Py_XDECREF(get_buffer);
   if (buffer == NULL)
     return FAILED;
   rc = PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE);
@@ -283,7 +289,9 @@ read_application(tls *self)
   tls_forget_errors(self->library);
   self->corks++;
   while (outcome == OUT_OF_ROOM && may_read(self))
-    outcome = self->app_is_buffer ? read_buffered(self) : read_copied(self);
+    outcome = self->app_is_buffer && !tls_is_fed(self->names, self->app_protocol)
+                  ? read_buffered(self)
+                  : read_copied(self);
   self->corks--;
   if (outcome == END_OF_STREAM)
     return read_end(self);
@@ -298,6 +306,8 @@ control_reading(tls *self)
 {
   Py_ssize_t size = (Py_ssize_t)tls_io_unread(&self->io);
   const char *method;
+  PyObject *transport;
+  int rc;
 
   if (size >= self->incoming_high_water && !self->ssl_reading_paused)
     method = "pause_reading";
@@ -308,7 +318,10 @@ control_reading(tls *self)
   if (!tls_is_some(self->transport))
     return 0;
   self->ssl_reading_paused = !self->ssl_reading_paused;
-  return tls_discard(PyObject_CallMethod(self->transport, method, NULL));
+  transport = Py_NewRef(self->transport);
+  rc = tls_discard(PyObject_CallMethod(transport, method, NULL));
+  Py_DECREF(transport);
+  return rc;
 }
 
 /* What was written goes out although the application failed. */

@@ -324,13 +324,17 @@ PyObject *
 tls_writer_write(PyObject *transport, PyObject *data)
 {
   PyObject *protocol, *list, *result = NULL;
+  Py_ssize_t size;
 
   if (!is_plain(data) && !PyMemoryView_Check(data)) {
     PyErr_Format(PyExc_TypeError, "data: expecting a bytes-like instance, got %s",
                  _PyType_Name(Py_TYPE(data)));
     return NULL;
   }
-  if (PyObject_Size(data) == 0)
+  size = PyObject_Size(data);
+  if (size < 0)
+    return NULL;
+  if (size == 0)
     Py_RETURN_NONE;
   protocol = protocol_of(transport);
   if (protocol == NULL)
@@ -356,9 +360,9 @@ plain_size(PyObject *list)
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
     PyObject *item = PyList_GET_ITEM(list, i);
 
-    if (!is_plain(item) || total > PY_SSIZE_T_MAX - PyObject_Size(item))
+    if (!is_plain(item) || total > PY_SSIZE_T_MAX - Py_SIZE(item))
       return -1;
-    total += PyObject_Size(item);
+    total += Py_SIZE(item);
   }
   return total;
 }
