@@ -176,7 +176,7 @@ deliver_count(tls *self, PyObject *count)
   if (hold_window(self) < 0)
     return -1;
   updated = Py_XNewRef(self->app_buffer_updated);
-  rc = updated == NULL ? -1 : tls_discard(PyObject_CallOneArg(updated, count));
+  rc = updated == NULL ? 0 : tls_discard(PyObject_CallOneArg(updated, count));
   Py_XDECREF(updated);
   return rc;
 }
@@ -235,14 +235,15 @@ static enum outcome
 read_buffered(tls *self)
 {
   PyObject *get_buffer = Py_XNewRef(self->app_get_buffer);
-  PyObject *buffer = NULL, *count;
+  PyObject *buffer, *count;
   struct reading reading;
   Py_buffer view;
   int rc;
 
-  if (get_buffer != NULL)
-    buffer = PyObject_CallFunction(get_buffer, "n", (Py_ssize_t)self->io.held.size);
-  Py_XDECREF(get_buffer);
+  if (get_buffer == NULL)
+    return OUT_OF_RECORDS;
+  buffer = PyObject_CallFunction(get_buffer, "n", (Py_ssize_t)self->io.held.size);
+  Py_DECREF(get_buffer);
   if (buffer == NULL)
     return FAILED;
   rc = PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE);
