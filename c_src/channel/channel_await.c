@@ -1,4 +1,4 @@
-/* What async_receive(), __anext__() and async_send() return: an awaitable in C.
+/* What async_receive(), __anext__(), async_receive_many(), select() and async_send() return: an awaitable in C.
  *
  * It is a coroutine to whoever drives it (send, throw, close), so that create_task, gather and
  * wait_for take it.  When it can do its work at once it returns at once.  Else it puts itself
@@ -76,6 +76,31 @@ channel_await_new_send(channel_object *channel, channel_outgoing *out, int64_t t
 }
 
 PyObject *
+channel_await_new_many(channel_object *channel, Py_ssize_t max, int64_t timeout)
+{
+  PyObject *self = channel_await_new(channel, AWAIT_MANY, timeout);
+  if (self != NULL) {
+    ((channel_await *)self)->max = max;
+  }
+  return self;
+}
+
+PyObject *
+channel_await_new_select(queue_select *select, PyObject *channels, int64_t timeout)
+{
+  channel_object *first = (channel_object *)PyTuple_GET_ITEM(channels, 0);
+  channel_await *self = (channel_await *)channel_await_new(first, AWAIT_SELECT, timeout);
+  if (self == NULL) {
+    queue_select_free(select);
+    return NULL;
+  }
+  select->owner = self;
+  self->select = select;
+  self->channels = Py_NewRef(channels);
+  return (PyObject *)self;
+}
+
+PyObject *
 channel_await_done(channel_state *state, PyObject *value)
 {
   channel_await *self = await_alloc(state);
@@ -102,6 +127,9 @@ finish(channel_await *self)
   if (self->kind == AWAIT_SEND) {
     outgoing_clear(&self->out);
   }
+  if (self->select != NULL) {
+    select_clear(self);
+  }
   Py_CLEAR(self->channel);
   Py_CLEAR(self->loop);
   Py_CLEAR(self->value);
@@ -126,6 +154,20 @@ conclude_send(channel_await *self, int result, PyObject **out)
   return PYGEN_RETURN;
 }
 
+/* What it returns for a message that was claimed, which is consumed; NULL with an exception. */
+static PyObject *
+receive_result(channel_await *self, message *m)
+{
+  switch (self->kind) {
+  case AWAIT_MANY:
+    return channel_gather(self->channel, m, self->max);
+  case AWAIT_SELECT:
+    return channel_select_result(PyTuple_GET_ITEM(self->channels, self->arm), m);
+  default:
+    return channel_decode(self->channel->channel, m);
+  }
+}
+
 /* A message was claimed or sent, or the channel is closed and drained. */
 static PySendResult
 conclude(channel_await *self, int result, message *m, PyObject **out)
@@ -134,12 +176,14 @@ conclude(channel_await *self, int result, message *m, PyObject **out)
     return conclude_send(self, result, out);
   }
   if (result == QUEUE_OK) {
-    *out = channel_decode(self->channel->channel, m);
+    *out = receive_result(self, m);
     finish(self);
     return *out == NULL ? PYGEN_ERROR : PYGEN_RETURN;
   }
   if (self->kind == AWAIT_NEXT) {
     PyErr_SetNone(PyExc_StopAsyncIteration);
+  } else if (self->kind == AWAIT_SELECT) {
+    PyErr_SetString(self->state->channel_closed, "all channels are closed");
   } else {
     channel_set_closed(self->state);
   }
@@ -369,9 +413,9 @@ await_close(PyObject *self, PyObject *Py_UNUSED(ignored))
 /* --- the type --- */
 
 static const char *const names[] = {
-    [AWAIT_RECEIVE] = "Channel.async_receive",
-    [AWAIT_NEXT] = "Channel.__anext__",
-    [AWAIT_SEND] = "Channel.async_send",
+    [AWAIT_RECEIVE] = "Channel.async_receive", [AWAIT_NEXT] = "Channel.__anext__",
+    [AWAIT_SEND] = "Channel.async_send",       [AWAIT_MANY] = "Channel.async_receive_many",
+    [AWAIT_SELECT] = "channel.select",
 };
 
 static PyObject *
@@ -394,6 +438,7 @@ await_traverse(PyObject *object, visitproc visit, void *arg)
   channel_await *self = (channel_await *)object;
   Py_VISIT(Py_TYPE(object));
   Py_VISIT(self->channel);
+  Py_VISIT(self->channels);
   Py_VISIT(self->value);
   Py_VISIT(self->cancel_message);
   Py_VISIT(self->loop);

@@ -8,6 +8,7 @@
 
 #include "channel_outgoing.h"
 #include "channel_python.h"
+#include "queue_select.h"
 
 enum await_phase {
   PHASE_NEW,      /* nobody has awaited it yet */
@@ -18,8 +19,12 @@ enum await_phase {
 
 struct channel_await {
   PyObject_HEAD
-  queue_waiter waiter; /* of a receive */
-  queue_sender sender; /* of a send, and so what it sends */
+  queue_waiter waiter;  /* of a receive */
+  queue_select *select; /* of a select, or NULL; and so these: */
+  PyObject *channels;   /* tuple */
+  size_t arm;           /* whose message came */
+  Py_ssize_t max;       /* messages that a receive_many takes at most */
+  queue_sender sender;  /* of a send, and so what it sends */
   channel_outgoing out;
   gate_link link;
   channel_state *state;
@@ -59,6 +64,12 @@ void await_give_up(channel_await *self);
 int await_time_out(channel_await *self);
 
 int await_still_waits(channel_await *self);
+
+/* channel_select.c */
+
+/* Number of the channel that is looked at first; another each time, so that none is preferred. */
+size_t select_first(channel_await *self);
+void select_clear(channel_await *self); /* it does not wait */
 
 /* channel_wait.c */
 

@@ -1,4 +1,5 @@
-/* What an awaitable does at its queue: it takes a message, or sends one. */
+/* What an awaitable does at its queue: it takes a message, of one queue or of several,
+ * or sends one. */
 #include "channel_await.h"
 
 static queue *
@@ -16,6 +17,9 @@ to_erlang(channel_await *self)
 int
 await_try(channel_await *self, message *m)
 {
+  if (self->select != NULL) {
+    return queue_select_take(self->select, select_first(self), m, &self->arm);
+  }
   if (self->kind != AWAIT_SEND) {
     return queue_take(to_python(self), m);
   }
@@ -33,6 +37,9 @@ use_room(channel_await *self)
 int
 await_wait(channel_await *self, message *m)
 {
+  if (self->select != NULL) {
+    return queue_select_wait(self->select, select_first(self), m, &self->arm);
+  }
   if (self->kind != AWAIT_SEND) {
     return queue_wait(to_python(self), &self->waiter, m);
   }
@@ -43,6 +50,9 @@ await_wait(channel_await *self, message *m)
 int
 await_claim(channel_await *self, message *m)
 {
+  if (self->select != NULL) {
+    return queue_select_claim(self->select, m, &self->arm);
+  }
   if (self->kind != AWAIT_SEND) {
     return queue_claim(to_python(self), &self->waiter, m);
   }
@@ -53,7 +63,9 @@ await_claim(channel_await *self, message *m)
 void
 await_give_up(channel_await *self)
 {
-  if (self->kind != AWAIT_SEND) {
+  if (self->select != NULL) {
+    queue_select_cancel(self->select);
+  } else if (self->kind != AWAIT_SEND) {
     queue_cancel(to_python(self), &self->waiter);
   } else {
     queue_send_cancel(to_erlang(self), &self->sender);
@@ -63,6 +75,9 @@ await_give_up(channel_await *self)
 int
 await_time_out(channel_await *self)
 {
+  if (self->select != NULL) {
+    return queue_select_withdraw(self->select);
+  }
   return self->kind != AWAIT_SEND ? queue_withdraw(to_python(self), &self->waiter)
                                   : queue_send_withdraw(to_erlang(self), &self->sender);
 }
@@ -70,6 +85,9 @@ await_time_out(channel_await *self)
 int
 await_still_waits(channel_await *self)
 {
+  if (self->select != NULL) {
+    return queue_select_is_waiting(self->select);
+  }
   return self->kind != AWAIT_SEND ? queue_is_waiting(to_python(self), &self->waiter)
                                   : queue_sender_is_waiting(to_erlang(self), &self->sender);
 }

@@ -75,7 +75,10 @@ channel_state_open_loops(channel_state *state)
   if (state->get_running_loop != NULL && state->cancelled_error == NULL) {
     state->cancelled_error = import_name("asyncio", "CancelledError");
   }
-  return state->cancelled_error == NULL ? -1 : 0;
+  if (state->cancelled_error != NULL && state->finalize == NULL) {
+    state->finalize = import_name("weakref", "finalize");
+  }
+  return state->finalize == NULL ? -1 : 0;
 }
 
 /* The codec's hooks have no argument for a state: they serve the main interpreter's module. */
@@ -116,6 +119,19 @@ live_counts(PyObject *module, PyObject *Py_UNUSED(ignored))
 static PyMethodDef module_methods[] = {
     {"_live", live_counts, METH_NOARGS,
      "_live() -> (channels, blocks of payload) alive in the whole process."},
+    {"select", (PyCFunction)(void (*)(void))channel_select, METH_VARARGS | METH_KEYWORDS,
+     "select(*channels, timeout=None)\n\nAwait it for (channel, message): the first message that "
+     "one of the channels\n"
+     "has.  A channel that is closed and drained is left out; ChannelClosed when all are.  "
+     "TimeoutError\n"
+     "after timeout seconds.  Which channel is looked at first changes from call to call, so that "
+     "a "
+     "busy\n"
+     "one does not keep the others waiting.  Cancelling loses no message."},
+    {"select_sync", (PyCFunction)(void (*)(void))channel_select_sync, METH_VARARGS | METH_KEYWORDS,
+     "select_sync(*channels, timeout=None)\n\nAs select(), for threads: waits without the GIL and "
+     "returns (channel,\n"
+     "message)."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -148,9 +164,11 @@ module_exec(PyObject *module)
   if (intern_names(state) < 0 || add_type(module, &channel_ref_spec, &state->ref_type, 1) < 0 ||
       add_type(module, &channel_type_spec, &state->channel_type, 1) < 0 ||
       add_type(module, &channel_await_spec, &state->await_type, 0) < 0 ||
-      add_type(module, &channel_gate_spec, &state->gate_type, 0) < 0) {
+      add_type(module, &channel_gate_spec, &state->gate_type, 0) < 0 ||
+      add_type(module, &channel_callback_spec, &state->callback_type, 0) < 0) {
     return -1;
   }
+  state->select_seed = (uintptr_t)state | 1;
   linked_state = state;
   term_link_register(HANDLE_CHANNEL, wrap_handle, unwrap_handle, channel_handle_given);
   return 0;
@@ -164,6 +182,8 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
   Py_VISIT(state->channel_type);
   Py_VISIT(state->await_type);
   Py_VISIT(state->gate_type);
+  Py_VISIT(state->callback_type);
+  Py_VISIT(state->finalize);
   Py_VISIT(state->channel_closed);
   Py_VISIT(state->channel_full);
   Py_VISIT(state->message_too_large);
@@ -182,6 +202,8 @@ module_clear(PyObject *module)
   Py_CLEAR(state->channel_type);
   Py_CLEAR(state->await_type);
   Py_CLEAR(state->gate_type);
+  Py_CLEAR(state->callback_type);
+  Py_CLEAR(state->finalize);
   Py_CLEAR(state->channel_closed);
   Py_CLEAR(state->channel_full);
   Py_CLEAR(state->message_too_large);

@@ -8,6 +8,7 @@
 #include <Python.h>
 
 #include "channel_core.h"
+#include "queue_select.h"
 #include "thread_wait.h"
 #include "../loop/loop_api.h"
 
@@ -21,6 +22,7 @@ typedef struct channel_state {
   PyTypeObject *channel_type;
   PyTypeObject *await_type;
   PyTypeObject *gate_type;
+  PyTypeObject *callback_type;
   /* Looked up at first use, so that importing the module imports nothing: */
   PyObject *channel_closed;    /* erlang.ChannelClosed */
   PyObject *channel_full;      /* erlang.ChannelFull */
@@ -29,12 +31,14 @@ typedef struct channel_state {
   const loop_api *loop_api;
   PyObject *get_running_loop; /* asyncio._get_running_loop */
   PyObject *cancelled_error;  /* asyncio.CancelledError */
+  PyObject *finalize;         /* weakref.finalize */
   /* Interned names: */
   PyObject *name_call_soon, *name_call_later, *name_cancel, *name_add_reader, *name_get_debug;
   PyObject *call_soon_keywords; /* ("context",) */
   channel_gate *gates;          /* one for each loop that has awaited a channel */
   channel_await *free_awaits;
   unsigned free_await_count;
+  uint64_t select_seed; /* of which channel select() looks at first */
 } channel_state;
 
 /* erlang.channel.Channel */
@@ -81,18 +85,45 @@ PyObject *channel_running_loop(channel_state *state);
 /* channel_type.c */
 extern PyType_Spec channel_type_spec;
 PyObject *channel_decode(const channel *c, message *m); /* consumes m; NULL with an exception */
+PyObject *channel_decode_kept(const channel *c, const message *m); /* m stays the caller's */
 void channel_set_closed(channel_state *state);
 int channel_parse_timeout(PyObject *timeout, int64_t *out); /* nanoseconds, or -1 for none */
+
+/* Claims the next message: QUEUE_OK, QUEUE_CLOSED, or -1 with an exception.  Releases the GIL while it
+ * waits. */
+int channel_receive_message(channel_object *self, int64_t timeout, message *m);
+
+/* About to wait on this thread: in debug mode warns when that stops the loop that runs here.  0, or -1
+ * with an exception. */
+int channel_warn_of_loop(channel_state *state, const char *what, const char *instead);
+
+/* channel_many.c: receive_many() and async_receive_many(). */
+PyObject *channel_receive_many(PyObject *self, PyObject *args, PyObject *kwargs);
+PyObject *channel_async_receive_many(PyObject *self, PyObject *args, PyObject *kwargs);
+/* The list of m, which is consumed, and of what else is there, max in all; NULL with an exception. */
+PyObject *channel_gather(channel_object *self, message *m, Py_ssize_t max);
+
+/* channel_select.c: functions of the module. */
+PyObject *channel_select(PyObject *module, PyObject *args, PyObject *kwargs);
+PyObject *channel_select_sync(PyObject *module, PyObject *args, PyObject *kwargs);
+PyObject *channel_select_result(PyObject *channel, message *m); /* consumes m */
+
+/* channel_callback.c: the method _channel_wait and what it returns. */
+extern PyType_Spec channel_callback_spec;
+PyObject *channel_wait_method(PyObject *self, PyObject *args);
 
 /* A queue's lock held, no GIL needed.  Wakes the thread later, when the lock is free. */
 void channel_wake_thread(thread_wait *wait, queue_laters *laters);
 
-/* channel_await.c: what async_receive(), __anext__() and async_send() return. */
-enum channel_await_kind { AWAIT_RECEIVE, AWAIT_NEXT, AWAIT_SEND };
+/* channel_await.c: what async_receive(), __anext__(), async_send() and their like return. */
+enum channel_await_kind { AWAIT_RECEIVE, AWAIT_NEXT, AWAIT_SEND, AWAIT_MANY, AWAIT_SELECT };
 extern PyType_Spec channel_await_spec;
 PyObject *channel_await_new(channel_object *channel, enum channel_await_kind kind, int64_t timeout);
 /* Takes over what is to be sent. */
 PyObject *channel_await_new_send(channel_object *channel, channel_outgoing *out, int64_t timeout);
+PyObject *channel_await_new_many(channel_object *channel, Py_ssize_t max, int64_t timeout);
+/* Takes over select, made for the tuple of channels. */
+PyObject *channel_await_new_select(queue_select *select, PyObject *channels, int64_t timeout);
 PyObject *channel_await_done(channel_state *state, PyObject *value); /* gives value at once */
 void channel_await_free_all(channel_state *state);
 int channel_await_run(channel_await *self);          /* woken: runs the task's callback; 0 or -1 */

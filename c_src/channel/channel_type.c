@@ -85,11 +85,16 @@ decode_parts(const message *m, unsigned flags)
 }
 
 PyObject *
-channel_decode(const channel *c, message *m)
+channel_decode_kept(const channel *c, const message *m)
 {
   unsigned flags = c->binaries_as_str ? TERM_BINARIES_STR : 0;
-  PyObject *object =
-      m->data != NULL ? term_link_decode(m->data, m->size, flags) : decode_parts(m, flags);
+  return m->data != NULL ? term_link_decode(m->data, m->size, flags) : decode_parts(m, flags);
+}
+
+PyObject *
+channel_decode(const channel *c, message *m)
+{
+  PyObject *object = channel_decode_kept(c, m);
   message_release(m);
   return object;
 }
@@ -169,10 +174,8 @@ await_message(channel_object *self, thread_waiter *w, int64_t deadline, message 
   }
 }
 
-/* About to wait: in debug mode warns when that stops the loop of this thread.  0, or -1 with an
- * exception. */
-static int
-warn_of_running_loop(channel_state *state)
+int
+channel_warn_of_loop(channel_state *state, const char *what, const char *instead)
 {
   PyObject *loop = channel_running_loop(state);
   if (loop == NULL) {
@@ -183,18 +186,15 @@ warn_of_running_loop(channel_state *state)
   int warn = debug == NULL ? -1 : PyObject_IsTrue(debug);
   Py_XDECREF(debug);
   if (warn > 0) {
-    return PyErr_WarnEx(PyExc_RuntimeWarning,
-                        "receive() stops the event loop that runs on this thread; await "
-                        "async_receive() instead",
-                        1);
+    return PyErr_WarnFormat(
+        PyExc_RuntimeWarning, 1,
+        "%s() stops the event loop that runs on this thread; await %s() instead", what, instead);
   }
   return warn;
 }
 
-/* Claims the next message:  QUEUE_OK, QUEUE_CLOSED, or -1 with an exception.  Releases the GIL
- * while it waits. */
-static int
-receive_message(channel_object *self, int64_t timeout, message *m)
+int
+channel_receive_message(channel_object *self, int64_t timeout, message *m)
 {
   queue *q = &self->channel->to_python;
   int result = queue_take(q, m);
@@ -202,7 +202,7 @@ receive_message(channel_object *self, int64_t timeout, message *m)
     self->burst++;
     return result;
   }
-  if (warn_of_running_loop(self->state) < 0) {
+  if (channel_warn_of_loop(self->state, "receive", "async_receive") < 0) {
     return -1;
   }
   thread_waiter w = {.base = {.wake = wake_thread, .kind = QUEUE_THREAD},
@@ -258,7 +258,7 @@ channel_receive(PyObject *self, PyObject *args, PyObject *kwargs)
       channel_parse_timeout(timeout, &nanoseconds) < 0) {
     return NULL;
   }
-  int result = receive_message((channel_object *)self, nanoseconds, &m);
+  int result = channel_receive_message((channel_object *)self, nanoseconds, &m);
   if (result == QUEUE_OK) {
     return channel_decode(queue_owner(self), &m);
   }
@@ -273,7 +273,7 @@ channel_iternext(PyObject *self)
 {
   message m;
   /* QUEUE_CLOSED ends the iteration: NULL without an exception. */
-  return receive_message((channel_object *)self, -1, &m) == QUEUE_OK
+  return channel_receive_message((channel_object *)self, -1, &m) == QUEUE_OK
              ? channel_decode(queue_owner(self), &m)
              : NULL;
 }
@@ -350,59 +350,6 @@ channel_aexit(PyObject *self, PyObject *Py_UNUSED(args))
   return channel_await_done(((channel_object *)self)->state, Py_False);
 }
 
-/* --- _channel_wait --- */
-
-/* A one-shot wait that is reported to a loop by number; frees itself when it is over. */
-typedef struct callback_waiter {
-  queue_waiter base;
-  const loop_api *api;
-  loop_core *core; /* counted */
-  uint64_t id;
-} callback_waiter;
-
-static int
-wake_callback(queue_waiter *base, enum queue_wake_reason reason, queue_laters *laters)
-{
-  (void)laters;
-  callback_waiter *w = (callback_waiter *)base;
-  if (reason != QUEUE_WAKE_DROP) {
-    w->api->post(w->core, w->id, LOOP_EVENT_TIMER);
-  }
-  w->api->core_decref(w->core);
-  free(w);
-  return 0;
-}
-
-static PyObject *
-channel_wait_method(PyObject *object, PyObject *args)
-{
-  channel_object *self = (channel_object *)object;
-  unsigned long long id;
-  PyObject *loop;
-  if (!PyArg_ParseTuple(args, "KO:_channel_wait", &id, &loop) ||
-      channel_state_open_loops(self->state) < 0) {
-    return NULL;
-  }
-  loop_core *core = self->state->loop_api->core_of(loop);
-  if (core == NULL) {
-    PyErr_SetString(PyExc_TypeError, "_channel_wait() needs an ErlangEventLoop");
-    return NULL;
-  }
-  callback_waiter *w = calloc(1, sizeof(*w));
-  if (w == NULL) {
-    self->state->loop_api->core_decref(core);
-    return PyErr_NoMemory();
-  }
-  *w = (callback_waiter){.base = {.wake = wake_callback, .notify = 1},
-                         .api = self->state->loop_api,
-                         .core = core,
-                         .id = id};
-  if (queue_notify(&self->channel->to_python, &w->base) == QUEUE_OK) {
-    wake_callback(&w->base, QUEUE_WAKE_NOTIFY, NULL);
-  }
-  Py_RETURN_NONE;
-}
-
 /* --- the type --- */
 
 static Py_ssize_t
@@ -468,6 +415,17 @@ static PyMethodDef channel_methods[] = {
      "async_receive(timeout=None)\n\nAwait it for the next message.  ChannelClosed when the "
      "channel is\n"
      "closed and drained; TimeoutError after timeout seconds.  Cancelling loses no message."},
+    {"receive_many", (PyCFunction)(void (*)(void))channel_receive_many,
+     METH_VARARGS | METH_KEYWORDS,
+     "receive_many(max, timeout=None)\n\nA list of the messages that are there, max at most; waits "
+     "for the first as\n"
+     "receive() does, and raises as it.  A message without a Python value is left for the next "
+     "receive to\n"
+     "raise TermError, unless it is the first."},
+    {"async_receive_many", (PyCFunction)(void (*)(void))channel_async_receive_many,
+     METH_VARARGS | METH_KEYWORDS,
+     "async_receive_many(max, timeout=None)\n\nAwait it for what receive_many() returns.  "
+     "Cancelling loses no message."},
     {"send", (PyCFunction)(void (*)(void))channel_send_method, METH_VARARGS | METH_KEYWORDS,
      "send(term, timeout=None)\n\nSends a message to Erlang; waits for room without the GIL, "
      "unless "
@@ -494,7 +452,8 @@ static PyMethodDef channel_methods[] = {
     {"_channel_wait", channel_wait_method, METH_VARARGS,
      "_channel_wait(callback_id, loop)\n\nReports (callback_id, TIMER) to an ErlangEventLoop once, "
      "when a\n"
-     "message is there to take or the channel is closed and drained."},
+     "message is there to take or the channel is closed and drained.  Withdrawn when the handle\n"
+     "that loop._timers has under the number goes away, or by cancel() of what it returns."},
     {"__enter__", channel_enter, METH_NOARGS, NULL},
     {"__exit__", channel_exit, METH_VARARGS, NULL},
     {"__aenter__", channel_aenter, METH_NOARGS, NULL},

@@ -33,6 +33,22 @@ wake_through_gate(queue_waiter *w, enum queue_wake_reason reason, queue_laters *
   return gate_wake(&of_waiter(w)->link);
 }
 
+/* Queue's lock held, no GIL. */
+static int
+wake_select_through_gate(queue_select *s, queue_laters *laters)
+{
+  (void)laters;
+  return gate_wake(&((channel_await *)s->owner)->link);
+}
+
+/* Queue's lock held, no GIL. */
+static int
+wake_select_by_polling(queue_select *s, queue_laters *laters)
+{
+  (void)s, (void)laters;
+  return 0;
+}
+
 /* Queue's lock held, no GIL.  One that polls looks for itself. */
 static int
 wake_by_polling(queue_waiter *w, enum queue_wake_reason reason, queue_laters *laters)
@@ -233,6 +249,9 @@ await_choose_wake(channel_await *self)
   }
   self->waiter.wake = gate != NULL ? wake_through_gate : wake_by_polling;
   self->sender.wake = gate != NULL ? wake_sender_through_gate : wake_sender_by_polling;
+  if (self->select != NULL) {
+    self->select->wake = gate != NULL ? wake_select_through_gate : wake_select_by_polling;
+  }
   if (gate != NULL) {
     gate_enter(gate, &self->link);
   }

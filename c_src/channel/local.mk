@@ -5,11 +5,13 @@ CHANNEL_SOURCES = \
 	c_src/channel/channel_await.c \
 	c_src/channel/channel_await.h \
 	c_src/channel/channel_await_queue.c \
+	c_src/channel/channel_callback.c \
 	c_src/channel/channel_core.c \
 	c_src/channel/channel_core.h \
 	c_src/channel/channel_create.c \
 	c_src/channel/channel_future.c \
 	c_src/channel/channel_gate.c \
+	c_src/channel/channel_many.c \
 	c_src/channel/channel_module.c \
 	c_src/channel/channel_nif.c \
 	c_src/channel/channel_nif.h \
@@ -21,6 +23,7 @@ CHANNEL_SOURCES = \
 	c_src/channel/channel_python.h \
 	c_src/channel/channel_recv_nif.c \
 	c_src/channel/channel_ref.c \
+	c_src/channel/channel_select.c \
 	c_src/channel/channel_send.c \
 	c_src/channel/channel_send_nif.c \
 	c_src/channel/channel_send_wait_nif.c \
@@ -34,6 +37,8 @@ CHANNEL_SOURCES = \
 	c_src/channel/queue.c \
 	c_src/channel/queue.h \
 	c_src/channel/queue_internal.h \
+	c_src/channel/queue_select.c \
+	c_src/channel/queue_select.h \
 	c_src/channel/queue_senders.c \
 	c_src/channel/thread_wait.c \
 	c_src/channel/thread_wait.h

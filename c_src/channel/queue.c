@@ -338,6 +338,23 @@ queue_wait(queue *q, queue_waiter *w, message *out)
 }
 
 int
+queue_hand_next(queue *q, queue_waiter *w)
+{
+  lock_all(q);
+  if (message_list_is_empty(&q->next) && !message_list_is_empty(&q->incoming)) {
+    message_move_all(&q->incoming, &q->next);
+  }
+  int there = message_pop(&q->next, &w->handed);
+  if (there) {
+    w->state = WAITER_HANDED;
+    q->handed++;
+  }
+  unlock_head(q);
+  queue_unlock(q);
+  return there;
+}
+
+int
 queue_notify(queue *q, queue_waiter *w)
 {
   lock_all(q);

@@ -237,6 +237,10 @@ int queue_take(queue *q, message *out);
 /* As queue_take, but QUEUE_EMPTY puts the idle waiter w at the end of the list. */
 int queue_wait(queue *q, queue_waiter *w, message *out);
 
+/* Any thread, GIL or not; takes the lock.  Hands the idle waiter w the next message, without a wake: 1;
+ * or 0 when none is there. */
+int queue_hand_next(queue *q, queue_waiter *w);
+
 /* Any thread, GIL or not; takes the lock.  QUEUE_EMPTY: the notify waiter w is in the list and will
  * be told;  QUEUE_OK: there is something to take, or nothing any more, already; w is not in the
  * list. */

@@ -15,7 +15,7 @@ from .vm import in_vm, send
 reply = send  # to the pid that a message carried
 
 if in_vm():
-    from _beamloop_channel import Channel, ChannelRef
+    from _beamloop_channel import Channel, ChannelRef, select, select_sync
 else:
 
     def _refuse(what):
@@ -36,6 +36,14 @@ else:
         def __new__(cls, *args, **kwargs):
             _refuse("erlang.channel.ChannelRef")
 
+    def select(*channels, timeout=None):
+        """The first message of several channels; inside the Erlang VM only."""
+        _refuse("erlang.channel.select()")
+
+    def select_sync(*channels, timeout=None):
+        """As select(), for threads; inside the Erlang VM only."""
+        _refuse("erlang.channel.select_sync()")
+
 
 __all__ = [
     "Channel",
@@ -44,5 +52,7 @@ __all__ = [
     "ChannelRef",
     "MessageTooLarge",
     "reply",
+    "select",
+    "select_sync",
     "send",
 ]
