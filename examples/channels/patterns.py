@@ -1,4 +1,4 @@
-"""The Python half of the channel examples: each function takes a channel's handle until it is closed."""
+"""The Python half of the channel examples: each function serves a channel until it is closed."""
 
 import asyncio
 import hashlib
@@ -43,7 +43,7 @@ def run_stream(channel_ref):
 
 
 async def worker(channel_ref):
-    """Takes `{work, {Number, Line}}`, sends back `{Number, Words}`; the number of lines that it took."""
+    """Takes `{work, {Number, Line}}`, sends back `{Number, Words}`; the number of lines taken."""
     channel = Channel(channel_ref)
     taken = 0
     async for _, (number, line) in channel:
