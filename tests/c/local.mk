@@ -25,3 +25,10 @@ tests_c_test_queue_senders_SOURCES = tests/c/test_queue_senders.c c_src/channel/
 	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_internal.h \
 	c_src/channel/queue_senders.c \
 	c_src/channel/thread_wait.c c_src/channel/thread_wait.h
+
+check_PROGRAMS += tests/c/test_queue_select
+tests_c_test_queue_select_SOURCES = tests/c/test_queue_select.c c_src/channel/cpu_relax.h \
+	c_src/channel/message_store.c c_src/channel/message_store.h \
+	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_internal.h \
+	c_src/channel/queue_select.c c_src/channel/queue_select.h c_src/channel/queue_senders.c \
+	c_src/channel/thread_wait.c c_src/channel/thread_wait.h
