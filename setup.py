@@ -40,6 +40,7 @@ setup(
     version=version(),
     packages=["erlang"],
     package_dir={"": "python"},
+    package_data={"erlang": ["*.pyi", "py.typed"]},
     ext_modules=[
         extension("_loop", "c_src/loop", "LOOP_SOURCES"),
         extension("_term", "c_src/term", "TERM_SOURCES"),

@@ -118,6 +118,7 @@ suite_python() {
   else
     python_tests tests/loop
     python_tests tests/term
+    python_tests tests/typing
   fi
 }
 

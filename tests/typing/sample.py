@@ -1,0 +1,65 @@
+"""A program on channels with types, which mypy --strict finds nothing wrong with."""
+
+import asyncio
+from typing import assert_type
+
+import erlang
+from erlang.channel import Channel, ChannelClosed, ChannelRef, reply, select, select_sync
+
+Request = tuple[erlang.Atom, erlang.Pid, bytes]
+
+
+class Requests(Channel[Request]):
+    """A channel of requests."""
+
+
+def serve(channel_ref: ChannelRef) -> int:
+    served = 0
+    with Channel[Request](channel_ref) as channel:
+        for kind, sender, data in channel:
+            assert_type(data, bytes)
+            if kind == "request":
+                reply(sender, (erlang.Atom("response"), data.upper()))
+                served += 1
+    return served
+
+
+async def serve_on_a_loop(channel_ref: ChannelRef) -> None:
+    async with Requests(channel_ref) as channel:
+        assert_type(channel, Requests)
+        assert_type(await channel.async_receive(timeout=1.5), Request)
+        assert_type(await channel.async_receive_many(10), list[Request])
+        task = asyncio.create_task(channel.async_receive())
+        assert_type(await asyncio.wait_for(task, 1), Request)
+        async for _, sender, data in channel:
+            await channel.async_send({sender: data})
+
+
+async def merge(first: Channel[bytes], second: Channel[bytes]) -> list[bytes]:
+    got = []
+    try:
+        while True:
+            channel, message = await select(first, second, timeout=10)
+            assert_type(channel, Channel[bytes])
+            got.append(message)
+    except ChannelClosed:
+        return got
+
+
+def poll(channel: Channel[int]) -> int:
+    assert_type(channel.try_receive(), int | None)
+    assert_type(channel.try_receive("none"), int | str)
+    assert_type(channel.receive_many(5), list[int])
+    assert_type(select_sync(channel)[1], int)
+    return len(channel) if not channel.closed else 0
+
+
+def start() -> Channel[int]:
+    channel = Channel[int](max_size=10_000, binaries="str")
+    channel.send([1, 2.5, None], timeout=1)
+    assert_type(channel.try_send("text"), bool)
+    return channel
+
+
+def run(ref: ChannelRef) -> None:
+    assert_type(erlang.run(merge(Channel(ref), Channel(ref))), list[bytes])

@@ -1,0 +1,42 @@
+"""The stubs of the erlang package, as mypy sees them."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+TOP = HERE.parents[1]
+
+
+def mypy(tmp_path, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, "MYPYPATH": str(TOP / "python")},
+    )
+
+
+def test_a_typed_program_is_clean_in_strict_mode(tmp_path):
+    checked = mypy(tmp_path, "--strict", "--follow-imports=silent", str(HERE / "sample.py"))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_what_is_wrong_is_found(tmp_path):
+    path = HERE / "wrong.py"
+    checked = mypy(tmp_path, "--strict", "--follow-imports=silent", str(path))
+    found = {int(n) for n in re.findall(r"^\S*wrong\.py:(\d+): error", checked.stdout, re.M)}
+    lines = path.read_text().splitlines()
+    assert found == {n for n, line in enumerate(lines, 1) if line.endswith("# error")}
+
+
+@pytest.mark.parametrize("stub", ["_term.pyi", "channel.pyi", "loop.pyi"])
+def test_the_stubs_themselves_are_clean(tmp_path, stub):
+    path = TOP / "python" / "erlang" / stub
+    checked = mypy(tmp_path, "--strict", "--follow-imports=silent", str(path))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
