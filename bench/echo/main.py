@@ -67,20 +67,25 @@ class Column:
 
 
 def alternate(tools, columns, kind, connections, size, options):
-    """The measurements of each column, taken in turn; the order changes from round to round."""
+    """The measurements of each column, taken in turn; the order changes from round to round.
+
+    A column that does not serve this kind is removed from the list.
+    """
     with contextlib.ExitStack() as stack:
         running = []
-        for name in columns:
+        for name in list(columns):
             if name == "floor" and kind not in FLOORS:
                 continue
             try:
                 column = Column(tools, name, kind, connections, size)
+                stack.callback(column.close)
+                # A round that does not count.
+                column.measure(options.seconds)
             except RuntimeError as error:
-                print(f"\n{COLUMNS[name]} does not serve {kind}: {error}")
-                continue
-            stack.callback(column.close)
-            running.append(column)
-        running = [column for column in running if works(column, kind, options.seconds)]
+                print(f"\n{COLUMNS[name]} does not serve {kind}: {error}", flush=True)
+                columns.remove(name)
+            else:
+                running.append(column)
         found = {column.name: [] for column in running}
         for i in range(options.rounds):
             for j in range(len(running)):
@@ -89,16 +94,6 @@ def alternate(tools, columns, kind, connections, size, options):
     return {
         name: {key: [row[key] for row in rows] for key in rows[0]} for name, rows in found.items()
     }
-
-
-def works(column, kind, seconds):
-    """Whether the server answers at all, in a round that does not count."""
-    try:
-        column.measure(seconds)
-    except RuntimeError as error:
-        print(f"\n{COLUMNS[column.name]} does not serve {kind}: {error}")
-        return False
-    return True
 
 
 def judge(found, target):
@@ -165,6 +160,7 @@ def show_speed(found):
 
 def run_case(tools, case, columns, options):
     results = []
+    columns = list(columns)
     for connections, size in case.loads[:1] if options.quick else case.loads:
         found = alternate(tools, columns, case.kind, connections, size, options)
         judged = [judge(found, target) for target in case.targets]

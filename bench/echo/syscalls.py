@@ -68,7 +68,12 @@ def table(tools, columns, options):
             if name == "floor" and kind not in FLOORS:
                 cells.append("")
                 continue
-            calls = count(tools, name, kind, connections, size, options.seconds)
+            try:
+                calls = count(tools, name, kind, connections, size, options.seconds)
+            except RuntimeError:
+                # What it says is in the tables of times.
+                cells.append("not served")
+                continue
             found[f"{label} {name}"] = calls
             cells.append(show(calls))
         print(f"| {label} | " + " | ".join(cells) + " |", flush=True)
