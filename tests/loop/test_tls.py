@@ -380,26 +380,34 @@ async def test_tickets_reach_a_client():
 
 
 @pytest.mark.asyncio
-async def test_keys_are_updated_mid_stream(tmp_path):
-    """`openssl s_client` takes K as the order to update keys, its own and the server's."""
-    server = await asyncio.get_running_loop().create_server(
-        Echo, "127.0.0.1", 0, ssl=server_context()
-    )
+@pytest.mark.parametrize(
+    "version, order",
+    [pytest.param("-tls1_3", b"K\n", id="keys"), pytest.param("-tls1_2", b"R\n", id="handshake")],
+)
+async def test_keys_and_handshakes_are_renewed_mid_stream(version, order):
+    """`openssl s_client` takes K as the order to update all keys, R to shake hands again."""
+    context = server_context()
+    context.options |= 1 << 8  # SSL_OP_ALLOW_CLIENT_RENEGOTIATION
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Echo, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
-    command = ["openssl", "s_client", "-quiet", "-connect", f"127.0.0.1:{port}"]
     client = await asyncio.create_subprocess_exec(
-        *command, "-tls1_3", "-no_ign_eof", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, env={**os.environ, "OPENSSL_CONF": os.devnull},
+        "openssl", "s_client", "-quiet", "-connect", f"127.0.0.1:{port}", version, "-no_ign_eof",
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "OPENSSL_CONF": os.devnull},
     )  # fmt: skip
-    for line in (b"before\n", b"K\n", b"after\n", b"K\n", b"end\n"):
+    for line in (b"before\n", order, b"after\n", order, b"end\n"):
         client.stdin.write(line)
         await client.stdin.drain()
-        if line != b"K\n":
+        if line != order:
             assert await asyncio.wait_for(client.stdout.readline(), 20) == line
         else:
+            # Orders are recognised by being read alone.
             await asyncio.sleep(0.05)
     client.stdin.close()
     client.terminate()
+    told = await client.stderr.read()
     await client.wait()
+    assert (b"KEYUPDATE" if order == b"K\n" else b"RENEGOTIATING") in told
     server.close()
     await server.wait_closed()
