@@ -341,15 +341,20 @@ def test_the_descriptor_of_a_transport_is_refused(loop):
 def test_a_reader_that_raises_stays_registered(loop, pair):
     left, right = pair
     errors = []
-    loop.set_exception_handler(lambda loop, context: errors.append(context["exception"]))
+
+    def note(loop, context):
+        errors.append(context["exception"])
+        if len(errors) == 2:
+            loop.stop()
 
     def read():
         left.recv(1)
         raise KeyError("mine")
 
+    loop.set_exception_handler(note)
     loop.add_reader(left, read)
     right.send(b"xx")
-    run_for(loop)
+    loop.run_forever()
     loop.remove_reader(left)
     assert [type(error) for error in errors] == [KeyError, KeyError]
 
