@@ -12,9 +12,15 @@ HERE = Path(__file__).parent
 TOP = HERE.parents[1]
 
 
-def mypy(tmp_path, *arguments):
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """One for all: a check of asyncio's own stubs takes long."""
+    return tmp_path_factory.mktemp("mypy")
+
+
+def mypy(cache, *arguments):
     return subprocess.run(
-        [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path), *arguments],
+        [sys.executable, "-m", "mypy", "--cache-dir", str(cache), *arguments],
         capture_output=True,
         text=True,
         timeout=100,
@@ -22,21 +28,21 @@ def mypy(tmp_path, *arguments):
     )
 
 
-def test_a_typed_program_is_clean_in_strict_mode(tmp_path):
-    checked = mypy(tmp_path, "--strict", "--follow-imports=silent", str(HERE / "sample.py"))
+def test_a_typed_program_is_clean_in_strict_mode(cache):
+    checked = mypy(cache, "--strict", "--follow-imports=silent", str(HERE / "sample.py"))
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_what_is_wrong_is_found(tmp_path):
+def test_what_is_wrong_is_found(cache):
     path = HERE / "wrong.py"
-    checked = mypy(tmp_path, "--strict", "--follow-imports=silent", str(path))
+    checked = mypy(cache, "--strict", "--follow-imports=silent", str(path))
     found = {int(n) for n in re.findall(r"^\S*wrong\.py:(\d+): error", checked.stdout, re.M)}
     lines = path.read_text().splitlines()
     assert found == {n for n, line in enumerate(lines, 1) if line.endswith("# error")}
 
 
 @pytest.mark.parametrize("stub", ["_term.pyi", "channel.pyi", "loop.pyi"])
-def test_the_stubs_themselves_are_clean(tmp_path, stub):
+def test_the_stubs_themselves_are_clean(cache, stub):
     path = TOP / "python" / "erlang" / stub
-    checked = mypy(tmp_path, "--strict", "--follow-imports=silent", str(path))
+    checked = mypy(cache, "--strict", "--follow-imports=silent", str(path))
     assert checked.returncode == 0, checked.stdout + checked.stderr

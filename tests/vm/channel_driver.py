@@ -4,12 +4,22 @@
 its result comes back through `py:call` on another worker thread.
 """
 
+import asyncio
 import itertools
 import pathlib
 import queue
 import tempfile
 
+import uvloop
+
+import erlang
 from erlang import Atom, send
+
+LOOPS = {
+    "erlang": erlang.new_event_loop,
+    "asyncio": asyncio.SelectorEventLoop,
+    "uvloop": uvloop.new_event_loop,
+}
 
 _tokens = itertools.count(1)
 _results = {0: queue.SimpleQueue()}

@@ -6,15 +6,6 @@ import time
 
 import channel_driver as driver
 import pytest
-import uvloop
-
-import erlang
-
-LOOPS = {
-    "erlang": erlang.new_event_loop,
-    "asyncio": asyncio.SelectorEventLoop,
-    "uvloop": uvloop.new_event_loop,
-}
 
 
 @pytest.fixture
@@ -30,12 +21,12 @@ def nothing_is_left_alive():
     pytest.fail(f"channels, blocks of payload left alive: {live}")
 
 
-@pytest.fixture(params=LOOPS)
+@pytest.fixture(params=driver.LOOPS)
 def run(request):
     """Runs a coroutine on each kind of loop."""
 
     def run_on_new_loop(coroutine, **options):
-        with asyncio.Runner(loop_factory=LOOPS[request.param], **options) as runner:
+        with asyncio.Runner(loop_factory=driver.LOOPS[request.param], **options) as runner:
             return runner.run(coroutine)
 
     return run_on_new_loop

@@ -1,7 +1,6 @@
 """Channel on threads: receiving, closing, and what the objects are."""
 
 import asyncio
-import gc
 import resource
 import threading
 import time
@@ -13,18 +12,7 @@ import erlang
 from erlang import Atom
 from erlang.channel import Channel, ChannelClosed, ChannelRef
 
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_alive():
-    yield
-    for _ in range(200):
-        live = driver.call("beamloop_nif", "nif_channel_live")
-        if live == (0, 0):
-            return
-        gc.collect()
-        driver.call("channel_driver", "collect")
-        time.sleep(0.01)
-    pytest.fail(f"channels, blocks of payload left alive: {live}")
+pytestmark = pytest.mark.usefixtures("nothing_is_left_alive")
 
 
 def test_receive_gives_messages_in_order():

@@ -12,49 +12,16 @@ import weakref
 
 import channel_driver as driver
 import pytest
-import uvloop
 
 import erlang
 from erlang.channel import Channel, ChannelClosed
 
-LOOPS = {
-    "erlang": erlang.new_event_loop,
-    "asyncio": asyncio.SelectorEventLoop,
-    "uvloop": uvloop.new_event_loop,
-}
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_alive():
-    yield
-    for _ in range(200):
-        live = driver.call("beamloop_nif", "nif_channel_live")
-        if live == (0, 0):
-            return
-        gc.collect()
-        driver.call("channel_driver", "collect")
-        time.sleep(0.01)
-    pytest.fail(f"channels, blocks of payload left alive: {live}")
-
-
-@pytest.fixture(params=LOOPS)
-def run(request):
-    """Runs a coroutine on each kind of loop."""
-
-    def run_on_new_loop(coroutine, **options):
-        with asyncio.Runner(loop_factory=LOOPS[request.param], **options) as runner:
-            return runner.run(coroutine)
-
-    return run_on_new_loop
-
-
-@pytest.fixture(params=[False, True], ids=["event-driven", "polling"])
-def poll(request):
-    return request.param
-
 
 async def collect(channel):
     return [message async for message in channel]
+
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left_alive")
 
 
 async def waiters(ref, count):
@@ -178,7 +145,9 @@ def test_many_consumers_on_threads_and_loops_get_each_message_once():
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(main())
 
-    threads = [threading.Thread(target=on_loop, args=(factory,)) for factory in LOOPS.values()]
+    threads = [
+        threading.Thread(target=on_loop, args=(factory,)) for factory in driver.LOOPS.values()
+    ]
     threads += [threading.Thread(target=lambda: received.extend(Channel(ref))) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -191,7 +160,7 @@ def test_many_consumers_on_threads_and_loops_get_each_message_once():
 
 def test_cancelling_at_random_instants_loses_nothing(run):
     ref = driver.new_channel(max_size=32 * 50)
-    count = 20000
+    count = 100000
     producing = driver.start_call("channel_driver", "produce_paced", ref, 1, count, 1)
     received = []
 
@@ -308,7 +277,7 @@ def test_a_cancelled_task_gets_its_message_text(run):
     assert run(main()) == ("enough",)
 
 
-@pytest.mark.parametrize("factory", LOOPS.values(), ids=LOOPS.keys())
+@pytest.mark.parametrize("factory", driver.LOOPS.values(), ids=driver.LOOPS.keys())
 def test_a_loop_closed_under_waiters_leaves_the_channel_usable(factory):
     ref = driver.new_channel()
     loop = factory()
@@ -561,3 +530,34 @@ def test_what_a_woken_task_raises_goes_where_asyncio_sends_it(run, error):
 
     with pytest.raises(error, match="from the task"):
         run(main())
+
+
+@pytest.mark.parametrize("how", ["close", "throw", "drop"])
+def test_a_receive_ended_by_hand_gives_back_what_it_was_handed(how):
+    ref = driver.new_channel()
+
+    async def main():
+        channel = Channel(ref)
+        receive = channel.async_receive()
+        # The first time a channel may give the loop a turn before it waits.
+        while receive.send(None) is None:
+            pass
+        driver.call("channel_driver", "send_all", ref, [1])
+        assert driver.info(ref)["messages"] == 1 and driver.info(ref)["waiters"] == 0
+        if how == "close":
+            receive.close()
+        elif how == "throw":
+            with pytest.raises(KeyError):
+                receive.throw(KeyError)
+        else:
+            # Nobody drives it any more; the loop keeps what waits there until it is closed.
+            del receive
+            await asyncio.sleep(0.01)
+            return
+        assert channel.try_receive() == 1
+
+    with asyncio.Runner(loop_factory=erlang.new_event_loop) as runner:
+        runner.run(main())
+    gc.collect()
+    if how == "drop":
+        assert Channel(ref).receive(10) == 1

@@ -10,48 +10,14 @@ import warnings
 
 import channel_driver as driver
 import pytest
-import uvloop
 
 import erlang
 from erlang import Atom
 from erlang.channel import Channel, ChannelClosed, ChannelFull, ChannelRef, MessageTooLarge
 
-LOOPS = {
-    "erlang": erlang.new_event_loop,
-    "asyncio": asyncio.SelectorEventLoop,
-    "uvloop": uvloop.new_event_loop,
-}
-
 OK, ERROR = Atom("ok"), Atom("error")
 
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_alive():
-    yield
-    for _ in range(200):
-        live = driver.call("beamloop_nif", "nif_channel_live")
-        if live == (0, 0):
-            return
-        gc.collect()
-        driver.call("channel_driver", "collect")
-        time.sleep(0.01)
-    pytest.fail(f"channels, blocks of payload left alive: {live}")
-
-
-@pytest.fixture(params=LOOPS)
-def run(request):
-    """Runs a coroutine on each kind of loop."""
-
-    def run_on_new_loop(coroutine, **options):
-        with asyncio.Runner(loop_factory=LOOPS[request.param], **options) as runner:
-            return runner.run(coroutine)
-
-    return run_on_new_loop
-
-
-@pytest.fixture(params=[False, True], ids=["event-driven", "polling"])
-def poll(request):
-    return request.param
+pytestmark = pytest.mark.usefixtures("nothing_is_left_alive")
 
 
 def recv(ref, timeout=10000):
@@ -434,12 +400,12 @@ def test_the_coroutine_protocol_of_async_send():
     assert try_recv(ref) == (ERROR, Atom("empty"))
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", driver.LOOPS)
 def test_a_loop_closed_under_a_send_leaves_the_channel_to_others(loop):
     ref = driver.new_channel(max_messages=1)
     channel = Channel(ref)
     channel.send(0)
-    loop = LOOPS[loop]()
+    loop = driver.LOOPS[loop]()
 
     async def main():
         task = asyncio.ensure_future(channel.async_send(1))
@@ -530,7 +496,7 @@ def test_producers_on_several_loops_and_threads_send_each_message_once():
 
     threads = [
         threading.Thread(target=on_loop, args=(factory, 2000 * n))
-        for n, factory in enumerate(LOOPS.values())
+        for n, factory in enumerate(driver.LOOPS.values())
     ]
     threads += [threading.Thread(target=on_thread, args=(2000 * n,)) for n in (3, 4)]
     for thread in threads:
