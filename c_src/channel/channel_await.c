@@ -88,8 +88,12 @@ channel_await_new_many(channel_object *channel, Py_ssize_t max, int64_t timeout)
 PyObject *
 channel_await_new_select(queue_select *select, PyObject *channels, int64_t timeout)
 {
-  channel_object *first = (channel_object *)PyTuple_GET_ITEM(channels, 0);
-  channel_await *self = (channel_await *)channel_await_new(first, AWAIT_SELECT, timeout);
+  channel_object *leader = (channel_object *)PyTuple_GET_ITEM(channels, 0);
+  for (Py_ssize_t i = 1; i < PyTuple_GET_SIZE(channels) && !leader->poll; i++) {
+    channel_object *other = (channel_object *)PyTuple_GET_ITEM(channels, i);
+    leader = other->poll ? other : leader; /* one that polls has all of them polled */
+  }
+  channel_await *self = (channel_await *)channel_await_new(leader, AWAIT_SELECT, timeout);
   if (self == NULL) {
     queue_select_free(select);
     return NULL;
