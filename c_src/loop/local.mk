@@ -22,6 +22,8 @@ LOOP_SOURCES = \
 	c_src/loop/sock_calls.h \
 	c_src/loop/sock_ops.c \
 	c_src/loop/sources.c \
+	c_src/loop/stream_cork.c \
+	c_src/loop/stream_read.c \
 	c_src/loop/stream_transport.c \
 	c_src/loop/stream_write.c \
 	c_src/loop/timers.c \

@@ -276,6 +276,19 @@ int sources_run(native_loop *loop, uint64_t id, int kind);
 void sources_clear(native_loop *loop);
 int sources_traverse(struct source_table *table, visitproc visit, void *arg);
 
+/* --- stream_cork.c --------------------------------------------------------------------------- */
+
+/* The transports that hold back what was written, owned references. */
+struct corked_list {
+  PyObject **items;
+  size_t len;
+  size_t capacity;
+};
+
+/* Loop's thread.  Sends what transports hold back.  An exception that is set stays; -1 when there is
+ * one at the end. */
+int streams_uncork(native_loop *loop);
+
 /* --- the loop object ------------------------------------------------------------------------- */
 
 struct loop_stats {
@@ -308,6 +321,7 @@ struct native_loop {
   struct timer_heap timers;
   struct fd_table fds;
   struct source_table sources;
+  struct corked_list corked;
   struct loop_stats stats;
   struct kept_methods methods;
   char *scratch;             /* see readers_scratch; NULL until needed */

@@ -315,6 +315,7 @@ static int
 iterate(native_loop *self)
 {
   int64_t now;
+  int rc;
 
   if (loop_wait(self, DEADLINE_NEVER, NULL, &now) < 0 || drain_pending(self, NULL) < 0)
     return -1;
@@ -324,7 +325,10 @@ iterate(native_loop *self)
       return -1;
   }
   self->stats.iterations++;
-  return run_ready(self) < 0 ? -1 : yield_now_and_then(self);
+  rc = run_ready(self);
+  if (self->corked.len > 0)
+    rc = streams_uncork(self);
+  return rc < 0 ? -1 : yield_now_and_then(self);
 }
 
 PyObject *
@@ -432,6 +436,8 @@ loop_dispatch(native_loop *self, PyObject *const *args, Py_ssize_t nargs)
   if (object != NULL)
     rc = run_object(self, object);
   Py_XDECREF(object);
+  if (self->corked.len > 0)
+    rc = streams_uncork(self);
   running_here = outer;
   if (rc < 0 || PyErr_Occurred())
     return NULL;

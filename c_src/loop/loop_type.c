@@ -153,6 +153,7 @@ loop_dealloc(native_loop *self)
   Py_CLEAR(self->timers_map);
   PyMem_Free(self->ready.items);
   PyMem_Free(self->scratch);
+  PyMem_Free(self->corked.items);
   if (self->core != NULL)
     pending_decref(self->core);
   type->tp_free(self);

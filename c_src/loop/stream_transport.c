@@ -1,154 +1,10 @@
-/* The type erlang._loop.StreamTransport: a TCP or Unix stream connection, read and dispatched in C.
+/* The type erlang._loop.StreamTransport: a TCP or Unix stream connection, dispatched in C.
  *
  * Registered once, edge-triggered for both directions.  What the kernel reported stays in readable
  * and writable until a system call has shown otherwise; pausing and resuming are bits too. */
-#include "tls.h"
 #include "transport.h"
 
-#include <errno.h>
 #include <structmember.h>
-#include <sys/socket.h>
-
-#define NAMES(self) (&(self)->loop->state->transports)
-
-/* --- reading ----------------------------------------------------------------------------------- */
-
-/* After recv(): what its result says about there being more.  -1 with an OSError set, 0 when there
- * was nothing to read. */
-static int
-note_read(stream *self, ssize_t n, size_t room)
-{
-  if (n < 0) {
-    if (errno == EINTR)
-      return 0;
-    self->readable = false;
-    if (errno == EAGAIN || errno == EWOULDBLOCK)
-      return 0;
-    PyErr_SetFromErrno(PyExc_OSError);
-    return -1;
-  }
-  /* A short read proves that there is no more only if no end or error is behind it. */
-  if (n == 0 || ((size_t)n < room && !self->hung_up))
-    self->readable = false;
-  return 1;
-}
-
-static int
-read_eof(stream *self, PyObject *protocol)
-{
-  PyObject *result;
-  int keep_open;
-
-  if (transport_debug(self, "%r received EOF") < 0)
-    return -1;
-  result = PyObject_CallMethodNoArgs(protocol, NAMES(self)->str_eof_received);
-  keep_open = result == NULL ? -1 : PyObject_IsTrue(result);
-  Py_XDECREF(result);
-  if (keep_open < 0)
-    return transport_fatal(self, "Fatal error: protocol.eof_received() call failed.");
-  if (!keep_open)
-    return transport_close(self);
-  self->at_eof = true;
-  return 0;
-}
-
-static int
-feed_tls(stream *self, PyObject *protocol, const char *data, size_t size)
-{
-  if (tls_feed((tls *)protocol, data, size) < 0)
-    return transport_fatal(self, "Fatal error: protocol.buffer_updated() call failed.");
-  return 0;
-}
-
-static int
-read_data(stream *self, PyObject *protocol)
-{
-  char *scratch = readers_scratch(self->loop, TRANSPORT_MAX_READ);
-  PyObject *data, *result;
-  ssize_t n;
-  int rc;
-
-  if (scratch == NULL)
-    return -1;
-  n = recv(self->fd, scratch, TRANSPORT_MAX_READ, 0);
-  rc = note_read(self, n, TRANSPORT_MAX_READ);
-  if (rc == 0)
-    return 0;
-  if (rc > 0 && n == 0)
-    return read_eof(self, protocol);
-  if (rc > 0 && self->feeds_tls)
-    return feed_tls(self, protocol, scratch, (size_t)n);
-  data = rc < 0 ? NULL : PyBytes_FromStringAndSize(scratch, n);
-  if (data == NULL)
-    return transport_fatal(self, "Fatal read error on socket transport");
-  result = PyObject_CallMethodOneArg(protocol, NAMES(self)->str_data_received, data);
-  Py_DECREF(data);
-  if (result == NULL)
-    return transport_fatal(self, "Fatal error: protocol.data_received() call failed.");
-  Py_DECREF(result);
-  return 0;
-}
-
-/* The buffer that the protocol gives, a new reference; NULL with an exception. */
-static PyObject *
-protocol_buffer(stream *self, PyObject *protocol)
-{
-  PyObject *buffer =
-      PyObject_CallMethodOneArg(protocol, NAMES(self)->str_get_buffer, NAMES(self)->minus_one);
-  Py_ssize_t size = buffer == NULL ? -1 : PyObject_Size(buffer);
-
-  if (size == 0)
-    PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
-  if (size <= 0)
-    Py_CLEAR(buffer);
-  return buffer;
-}
-
-static int
-read_into_buffer(stream *self, PyObject *protocol)
-{
-  PyObject *buffer = protocol_buffer(self, protocol);
-  PyObject *count, *result;
-  Py_buffer view;
-  ssize_t n;
-  int rc;
-
-  if (buffer == NULL)
-    return transport_fatal(self, "Fatal error: protocol.get_buffer() call failed.");
-  rc = PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE);
-  Py_DECREF(buffer);
-  if (rc < 0)
-    return transport_fatal(self, "Fatal read error on socket transport");
-  n = recv(self->fd, view.buf, (size_t)view.len, 0);
-  rc = note_read(self, n, (size_t)view.len);
-  PyBuffer_Release(&view);
-  if (rc < 0)
-    return transport_fatal(self, "Fatal read error on socket transport");
-  if (rc == 0)
-    return 0;
-  if (n == 0)
-    return read_eof(self, protocol);
-  count = PyLong_FromSsize_t(n);
-  if (count == NULL)
-    return -1;
-  result = PyObject_CallMethodOneArg(protocol, NAMES(self)->str_buffer_updated, count);
-  Py_DECREF(count);
-  if (result == NULL)
-    return transport_fatal(self, "Fatal error: protocol.buffer_updated() call failed.");
-  Py_DECREF(result);
-  return 0;
-}
-
-/* One bounded read. */
-static int
-read_ready(stream *self)
-{
-  PyObject *protocol = Py_NewRef(self->protocol);
-  int rc = self->buffered_protocol ? read_into_buffer(self, protocol) : read_data(self, protocol);
-
-  Py_DECREF(protocol);
-  return rc;
-}
 
 /* --- events ------------------------------------------------------------------------------------ */
 
@@ -162,7 +18,7 @@ may_read(const stream *self)
 static bool
 may_write(const stream *self)
 {
-  return self->writable && self->out.count > 0 && !self->conn_lost;
+  return self->writable && self->out.count > 0 && !self->corked && !self->conn_lost;
 }
 
 int
@@ -202,7 +58,7 @@ stream_waits_for(PyObject *object)
   stream *self = (stream *)object;
 
   return (stream_is_reading(self) && !self->at_eof ? POLLER_READ : 0) |
-         (self->out.count > 0 ? POLLER_WRITE : 0);
+         (self->out.count > 0 && !self->corked ? POLLER_WRITE : 0);
 }
 
 /* Runs step in context.  An exception that it leaves goes to the loop's handler. */
@@ -260,7 +116,7 @@ stream_run(PyObject *object)
 
   self->queued = false;
   if (self->loop != NULL && may_read(self) &&
-      run_step(self, self->read_context, read_ready, "_read_ready") < 0)
+      run_step(self, self->read_context, stream_read, "_read_ready") < 0)
     return -1;
   if (self->loop != NULL && may_write(self) &&
       run_step(self, self->write_context, stream_write_ready, "_write_ready") < 0)
@@ -281,7 +137,7 @@ none_if(int rc)
 static PyObject *
 stream_read_ready(stream *self, PyObject *Py_UNUSED(ignored))
 {
-  return none_if(self->loop != NULL && may_read(self) ? read_ready(self) : 0);
+  return none_if(self->loop != NULL && may_read(self) ? stream_read(self) : 0);
 }
 
 static PyObject *
@@ -400,12 +256,16 @@ stream_can_write_eof(stream *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
 static PyObject *
 stream_get_write_buffer_size(stream *self, PyObject *Py_UNUSED(ignored))
 {
+  if (self->corked && stream_flush(self) < 0)
+    return NULL;
   return PyLong_FromSize_t(self->out.bytes);
 }
 
 static PyObject *
 stream_maybe_pause(stream *self, PyObject *Py_UNUSED(ignored))
 {
+  if (self->corked && stream_flush(self) < 0)
+    return NULL;
   return none_if(transport_maybe_pause(self));
 }
 

@@ -5,18 +5,38 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#define WRITE_BATCH 64     /* chunks that one sendmsg gathers */
-#define BUFFER_MIN 8       /* chunks */
+#define WRITE_BATCH 256 /* chunks that one sendmsg gathers */
+#define COPY_MAX 16384  /* bytes; more of what is not a bytes object is sent sooner than copied */
 #define WARN_LOST_WRITES 5 /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
 
 /* --- the buffer -------------------------------------------------------------------------------- */
 
 static int
+buffer_grow(struct write_buffer *out)
+{
+  size_t capacity = out->capacity * 2;
+  bool few = out->chunks == out->few;
+  PyObject **chunks = PyMem_Realloc(few ? NULL : out->chunks, capacity * sizeof(*chunks));
+
+  if (chunks == NULL) {
+    PyErr_NoMemory();
+    return -1;
+  }
+  if (few)
+    memcpy(chunks, out->few, sizeof(out->few));
+  out->chunks = chunks;
+  out->capacity = capacity;
+  return 0;
+}
+
+/* Makes room for one more chunk. */
+static int
 buffer_reserve(struct write_buffer *out)
 {
-  size_t capacity = out->capacity ? out->capacity : BUFFER_MIN;
-  PyObject **chunks;
-
+  if (out->capacity == 0) {
+    out->chunks = out->few;
+    out->capacity = WRITE_BUFFER_FEW;
+  }
   if (out->first + out->count < out->capacity)
     return 0;
   if (out->first > 0 && out->count <= out->capacity / 2) {
@@ -24,16 +44,7 @@ buffer_reserve(struct write_buffer *out)
     out->first = 0;
     return 0;
   }
-  while (capacity <= out->first + out->count)
-    capacity *= 2;
-  chunks = PyMem_Realloc(out->chunks, capacity * sizeof(*chunks));
-  if (chunks == NULL) {
-    PyErr_NoMemory();
-    return -1;
-  }
-  out->chunks = chunks;
-  out->capacity = capacity;
-  return 0;
+  return buffer_grow(out);
 }
 
 /* Keeps bytes from offset on; an offset needs an empty buffer. */
@@ -52,8 +63,10 @@ buffer_append(struct write_buffer *out, PyObject *bytes, size_t offset)
 static void
 buffer_free(struct write_buffer *out)
 {
-  PyMem_Free(out->chunks);
-  *out = (struct write_buffer){0};
+  if (out->chunks != out->few)
+    PyMem_Free(out->chunks);
+  out->chunks = NULL;
+  out->first = out->count = out->capacity = out->offset = out->bytes = 0;
 }
 
 /* Forgets the first n bytes, which were sent. */
@@ -196,6 +209,7 @@ buffer_emptied(stream *self)
 int
 stream_write_ready(stream *self)
 {
+  self->corked = false;
   if (self->conn_lost || self->out.count == 0)
     return 0;
   if (send_buffer(self) < 0)
@@ -203,6 +217,41 @@ stream_write_ready(stream *self)
   if (transport_maybe_resume(self) < 0)
     return -1;
   return self->out.count > 0 || self->conn_lost ? 0 : buffer_emptied(self);
+}
+
+/* The buffer is not empty any more: wait for the kernel. */
+static int
+await_writable(stream *self)
+{
+  Py_XSETREF(self->write_context, PyContext_CopyCurrent());
+  return self->write_context == NULL ? -1 : transport_register(self);
+}
+
+int
+stream_flush(stream *self)
+{
+  self->corked = false;
+  if (self->conn_lost || self->loop == NULL || self->out.count == 0)
+    return 0;
+  if (send_buffer(self) < 0)
+    return write_failed(self);
+  if (self->out.count == 0)
+    return 0;
+  return await_writable(self) < 0 ? -1 : transport_maybe_pause(self);
+}
+
+void
+stream_flush_before_drop(stream *self)
+{
+  PyObject *type, *value, *traceback;
+
+  if (!self->corked)
+    return;
+  self->corked = false;
+  PyErr_Fetch(&type, &value, &traceback);
+  if (send_buffer(self) < 0)
+    PyErr_Clear();
+  PyErr_Restore(type, value, traceback);
 }
 
 /* --- methods ----------------------------------------------------------------------------------- */
@@ -236,14 +285,6 @@ drop_write(stream *self)
   return result == NULL ? -1 : 0;
 }
 
-/* The buffer is not empty any more: wait for the kernel. */
-static int
-await_writable(stream *self)
-{
-  Py_XSETREF(self->write_context, PyContext_CopyCurrent());
-  return self->write_context == NULL ? -1 : transport_register(self);
-}
-
 /* Keeps data from sent on; bytes as they are, anything that may change as a copy. */
 static int
 keep_rest(stream *self, PyObject *data, const Py_buffer *view, size_t sent)
@@ -261,28 +302,48 @@ keep_rest(stream *self, PyObject *data, const Py_buffer *view, size_t sent)
   return rc;
 }
 
-/* Sends what it can of view and keeps the rest. */
+/* With an empty buffer: sends what the kernel takes of view and keeps the rest. */
+static int
+send_view(stream *self, PyObject *data, const Py_buffer *view)
+{
+  struct iovec iov = {.iov_base = view->buf, .iov_len = (size_t)view->len};
+  Py_ssize_t sent = send_iov(self, &iov, 1);
+
+  if (sent < 0)
+    return transport_fatal(self, "Fatal write error on socket transport");
+  if (sent == view->len)
+    return 0;
+  self->writable = false;
+  if (keep_rest(self, data, view, (size_t)sent) < 0 || await_writable(self) < 0)
+    return -1;
+  return transport_maybe_pause(self);
+}
+
+/* After something was added to the buffer: sends it, now or soon, unless the kernel is full. */
+static int
+written(stream *self, bool full)
+{
+  if (full)
+    return transport_maybe_pause(self);
+  if (!stream_may_cork(self, self->out.bytes))
+    return stream_flush(self);
+  return self->corked ? 0 : stream_cork(self);
+}
+
 static int
 write_view(stream *self, PyObject *data, const Py_buffer *view)
 {
-  bool was_empty = self->out.count == 0;
-  Py_ssize_t sent = 0;
+  bool large = view->len > COPY_MAX && !PyBytes_CheckExact(data);
+  bool full;
 
-  if (was_empty) {
-    struct iovec iov = {.iov_base = view->buf, .iov_len = (size_t)view->len};
-
-    sent = send_iov(self, &iov, 1);
-    if (sent < 0)
-      return transport_fatal(self, "Fatal write error on socket transport");
-    if (sent == view->len)
-      return 0;
-    self->writable = false;
-  }
-  if (keep_rest(self, data, view, (size_t)sent) < 0)
+  if (large && self->corked && stream_flush(self) < 0)
     return -1;
-  if (was_empty && await_writable(self) < 0)
-    return -1;
-  return transport_maybe_pause(self);
+  if (self->conn_lost)
+    return 0;
+  if (self->out.count == 0 && (large || !stream_may_cork(self, (size_t)view->len)))
+    return send_view(self, data, view);
+  full = self->out.count > 0 && !self->corked;
+  return keep_rest(self, data, view, 0) < 0 ? -1 : written(self, full);
 }
 
 PyObject *
@@ -338,7 +399,7 @@ as_bytes_list(PyObject *iterable)
 static int
 write_list(stream *self, PyObject *list)
 {
-  bool was_empty = self->out.count == 0;
+  bool full = self->out.count > 0 && !self->corked;
 
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
     PyObject *item = PyList_GET_ITEM(list, i);
@@ -346,13 +407,7 @@ write_list(stream *self, PyObject *list)
     if (PyBytes_GET_SIZE(item) > 0 && buffer_append(&self->out, item, 0) < 0)
       return -1;
   }
-  if (was_empty && send_buffer(self) < 0)
-    return write_failed(self);
-  if (self->out.count == 0)
-    return 0;
-  if (was_empty && await_writable(self) < 0)
-    return -1;
-  return transport_maybe_pause(self);
+  return self->out.count == 0 ? 0 : written(self, full);
 }
 
 PyObject *
@@ -379,6 +434,8 @@ stream_writelines(stream *self, PyObject *iterable)
 PyObject *
 stream_write_eof(stream *self, PyObject *Py_UNUSED(ignored))
 {
+  if (self->corked && stream_flush(self) < 0)
+    return NULL;
   if (!self->closing && !self->eof) {
     self->eof = true;
     if (self->out.count == 0 && shut_down_writing(self) < 0)
@@ -400,6 +457,8 @@ stream_make_empty_waiter(stream *self, PyObject *Py_UNUSED(ignored))
     PyErr_SetString(PyExc_RuntimeError, "the transport is closed");
     return NULL;
   }
+  if (self->corked && stream_flush(self) < 0)
+    return NULL;
   self->empty_waiter = PyObject_CallMethod((PyObject *)self->loop, "create_future", NULL);
   if (self->empty_waiter == NULL)
     return NULL;

@@ -13,9 +13,12 @@
 /* Room for the slots of the asyncio class that is the base; checked when the type is made. */
 #define TRANSPORT_INHERITED_SLOTS 8
 
+#define WRITE_BUFFER_FEW 4
+
 /* What waits to be sent: bytes objects in order, the first one from an offset on. */
 struct write_buffer {
-  PyObject **chunks; /* owned references at first .. first + count - 1 */
+  PyObject **chunks;               /* owned references at first .. first + count - 1 */
+  PyObject *few[WRITE_BUFFER_FEW]; /* the room that chunks begins with */
   size_t first;
   size_t count;
   size_t capacity;
@@ -39,11 +42,14 @@ typedef struct stream {
   struct write_buffer out;
   Py_ssize_t high_water;
   Py_ssize_t low_water;
+  size_t read_hint; /* how much the next read may bring, after the ones before */
   int fd;
   int conn_lost; /* nonzero once connection_lost is due; counts the writes after that */
   bool started;  /* connection_made was called */
   bool registered;
-  bool queued; /* in the ready ring */
+  bool queued;      /* in the ready ring */
+  bool in_callback; /* its protocol is being given data: corked writes leave when that returns */
+  bool corked;      /* nobody has tried yet to send what is in out */
   bool readable;
   bool writable;
   bool hung_up; /* an event told of an end or an error: a short read proves nothing */
@@ -80,6 +86,10 @@ PyObject *transport_repr(stream *self);
 /* --- stream_write.c ---------------------------------------------------------------------------- */
 
 int stream_write_ready(stream *self);
+/* Sends what is buffered as far as the kernel takes it, and waits for the kernel with the rest. */
+int stream_flush(stream *self);
+/* Sends what is corked, as far as the kernel takes it, before the rest is dropped; never raises. */
+void stream_flush_before_drop(stream *self);
 void stream_drop_buffer(stream *self);
 PyObject *stream_write(stream *self, PyObject *data);
 PyObject *stream_writelines(stream *self, PyObject *list);
@@ -87,7 +97,19 @@ PyObject *stream_write_eof(stream *self, PyObject *);
 PyObject *stream_make_empty_waiter(stream *self, PyObject *);
 PyObject *stream_reset_empty_waiter(stream *self, PyObject *);
 
-/* --- stream_transport.c: reading and the type -------------------------------------------------- */
+/* --- stream_read.c ------------------------------------------------------------------------------ */
+
+/* One bounded read, for the protocol; what that writes is sent when it returns. */
+int stream_read(stream *self);
+
+/* --- stream_cork.c ------------------------------------------------------------------------------ */
+
+/* True when size bytes in all may wait for the end of the callback that writes them. */
+bool stream_may_cork(const stream *self, size_t size);
+/* What is buffered leaves at the end of the running callback or batch. */
+int stream_cork(stream *self);
+
+/* --- stream_transport.c: events and the type -------------------------------------------------- */
 
 static inline bool
 stream_is_reading(const stream *self)

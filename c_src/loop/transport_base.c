@@ -218,6 +218,8 @@ schedule_connection_lost(stream *self, PyObject *exception)
 int
 transport_close(stream *self)
 {
+  if (self->corked && stream_flush(self) < 0)
+    return -1;
   if (self->closing)
     return 0;
   self->closing = true;
@@ -229,6 +231,7 @@ transport_force_close(stream *self, PyObject *exception)
 {
   if (self->conn_lost)
     return 0;
+  stream_flush_before_drop(self);
   stream_drop_buffer(self);
   self->closing = true;
   return schedule_connection_lost(self, exception);
@@ -347,6 +350,7 @@ transport_connection_lost(stream *self, PyObject *exception)
 
   if (self->sock == NULL)
     return 0;
+  stream_flush_before_drop(self);
   Py_XINCREF(protocol);
   if (protocol != NULL)
     result = PyObject_CallMethod(protocol, "connection_lost", "O", exception);

@@ -1,0 +1,240 @@
+/* Reading: one bounded receive for each readiness, and the protocol is given what came. */
+#include "tls.h"
+#include "transport.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+#define NAMES(self) (&(self)->loop->state->transports)
+#define READ_LARGE (32 * 1024) /* from here on no scratch buffer is worth its copy */
+#define READ_ROOM (16 * 1024)  /* room is made in multiples of this */
+
+/* After recv(): what its result says about there being more.  -1 with an OSError set, 0 when there
+ * was nothing to read. */
+static int
+note_read(stream *self, ssize_t n, size_t room)
+{
+  if (n < 0) {
+    if (errno == EINTR)
+      return 0;
+    self->readable = false;
+    if (errno == EAGAIN || errno == EWOULDBLOCK)
+      return 0;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
+  }
+  /* A short read proves that there is no more only if no end or error is behind it. */
+  if (n == 0 || ((size_t)n < room && !self->hung_up))
+    self->readable = false;
+  return 1;
+}
+
+static int
+read_eof(stream *self, PyObject *protocol)
+{
+  PyObject *result;
+  int keep_open;
+
+  if (transport_debug(self, "%r received EOF") < 0)
+    return -1;
+  result = PyObject_CallMethodNoArgs(protocol, NAMES(self)->str_eof_received);
+  keep_open = result == NULL ? -1 : PyObject_IsTrue(result);
+  Py_XDECREF(result);
+  if (keep_open < 0)
+    return transport_fatal(self, "Fatal error: protocol.eof_received() call failed.");
+  if (!keep_open)
+    return transport_close(self);
+  self->at_eof = true;
+  return 0;
+}
+
+/* Adapts what the next read makes room for to what this one brought. */
+static void
+note_size(stream *self, size_t n, size_t room)
+{
+  if (n == room)
+    self->read_hint = room * 2 < TRANSPORT_MAX_READ ? room * 2 : TRANSPORT_MAX_READ;
+  else if (n >= self->read_hint / 2)
+    self->read_hint = n;
+  else
+    self->read_hint -= self->read_hint / 8;
+}
+
+/* Receives into the loop's buffer; the size of what came is in *size. */
+static int
+receive_scratch(stream *self, char **scratch, size_t *size)
+{
+  ssize_t n;
+  int rc;
+
+  *scratch = readers_scratch(self->loop, TRANSPORT_MAX_READ);
+  if (*scratch == NULL)
+    return -1;
+  n = recv(self->fd, *scratch, TRANSPORT_MAX_READ, 0);
+  rc = note_read(self, n, TRANSPORT_MAX_READ);
+  *size = rc > 0 ? (size_t)n : 0;
+  return rc;
+}
+
+/* Receives into the loop's buffer and copies: *data is a new bytes object of what came. */
+static int
+receive_small(stream *self, PyObject **data)
+{
+  char *scratch;
+  size_t size;
+  int rc = receive_scratch(self, &scratch, &size);
+
+  if (rc <= 0)
+    return rc;
+  self->read_hint = size;
+  *data = PyBytes_FromStringAndSize(scratch, (Py_ssize_t)size);
+  return *data == NULL ? -1 : 1;
+}
+
+/* Receives into a bytes object that is then cut to size: no copy, where much came before. */
+static int
+receive_large(stream *self, PyObject **data)
+{
+  size_t room = (self->read_hint + READ_ROOM - 1) / READ_ROOM * READ_ROOM;
+  PyObject *bytes;
+  ssize_t n;
+  int rc;
+
+  bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)room);
+  if (bytes == NULL)
+    return -1;
+  n = recv(self->fd, PyBytes_AS_STRING(bytes), room, 0);
+  rc = note_read(self, n, room);
+  if (rc <= 0) {
+    Py_DECREF(bytes);
+    return rc;
+  }
+  note_size(self, (size_t)n, room);
+  if ((size_t)n < room && _PyBytes_Resize(&bytes, n) < 0)
+    return -1;
+  *data = bytes;
+  return 1;
+}
+
+static int
+feed_tls(stream *self, PyObject *protocol)
+{
+  char *scratch;
+  size_t size;
+  int rc = receive_scratch(self, &scratch, &size);
+
+  if (rc < 0)
+    return transport_fatal(self, "Fatal read error on socket transport");
+  if (rc == 0)
+    return 0;
+  if (size == 0)
+    return read_eof(self, protocol);
+  if (tls_feed((tls *)protocol, scratch, size) < 0)
+    return transport_fatal(self, "Fatal error: protocol.buffer_updated() call failed.");
+  return 0;
+}
+
+static int
+read_data(stream *self, PyObject *protocol)
+{
+  PyObject *data = NULL, *result;
+  int rc;
+
+  if (self->feeds_tls)
+    return feed_tls(self, protocol);
+  rc = self->read_hint < READ_LARGE ? receive_small(self, &data) : receive_large(self, &data);
+  if (rc < 0)
+    return transport_fatal(self, "Fatal read error on socket transport");
+  if (rc == 0)
+    return 0;
+  if (PyBytes_GET_SIZE(data) == 0) {
+    Py_DECREF(data);
+    return read_eof(self, protocol);
+  }
+  result = PyObject_CallMethodOneArg(protocol, NAMES(self)->str_data_received, data);
+  Py_DECREF(data);
+  if (result == NULL)
+    return transport_fatal(self, "Fatal error: protocol.data_received() call failed.");
+  Py_DECREF(result);
+  return 0;
+}
+
+/* The buffer that the protocol gives, a new reference; NULL with an exception. */
+static PyObject *
+protocol_buffer(stream *self, PyObject *protocol)
+{
+  PyObject *buffer =
+      PyObject_CallMethodOneArg(protocol, NAMES(self)->str_get_buffer, NAMES(self)->minus_one);
+  Py_ssize_t size = buffer == NULL ? -1 : PyObject_Size(buffer);
+
+  if (size == 0)
+    PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
+  if (size <= 0)
+    Py_CLEAR(buffer);
+  return buffer;
+}
+
+static int
+read_into_buffer(stream *self, PyObject *protocol)
+{
+  PyObject *buffer = protocol_buffer(self, protocol);
+  PyObject *count, *result;
+  Py_buffer view;
+  ssize_t n;
+  int rc;
+
+  if (buffer == NULL)
+    return transport_fatal(self, "Fatal error: protocol.get_buffer() call failed.");
+  rc = PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE);
+  Py_DECREF(buffer);
+  if (rc < 0)
+    return transport_fatal(self, "Fatal read error on socket transport");
+  n = recv(self->fd, view.buf, (size_t)view.len, 0);
+  rc = note_read(self, n, (size_t)view.len);
+  PyBuffer_Release(&view);
+  if (rc < 0)
+    return transport_fatal(self, "Fatal read error on socket transport");
+  if (rc == 0)
+    return 0;
+  if (n == 0)
+    return read_eof(self, protocol);
+  count = PyLong_FromSsize_t(n);
+  if (count == NULL)
+    return -1;
+  result = PyObject_CallMethodOneArg(protocol, NAMES(self)->str_buffer_updated, count);
+  Py_DECREF(count);
+  if (result == NULL)
+    return transport_fatal(self, "Fatal error: protocol.buffer_updated() call failed.");
+  Py_DECREF(result);
+  return 0;
+}
+
+/* What the protocol has written meanwhile leaves now, whatever exception it has left. */
+static int
+end_callback(stream *self, int rc)
+{
+  PyObject *type, *value, *traceback;
+
+  self->in_callback = false;
+  if (!self->corked)
+    return rc;
+  if (rc == 0)
+    return stream_flush(self);
+  PyErr_Fetch(&type, &value, &traceback);
+  if (stream_flush(self) < 0)
+    PyErr_WriteUnraisable((PyObject *)self);
+  PyErr_Restore(type, value, traceback);
+  return rc;
+}
+
+int
+stream_read(stream *self)
+{
+  PyObject *protocol = Py_NewRef(self->protocol);
+  int rc;
+
+  self->in_callback = true;
+  rc = self->buffered_protocol ? read_into_buffer(self, protocol) : read_data(self, protocol);
+  Py_DECREF(protocol);
+  return end_callback(self, rc);
+}
