@@ -12,6 +12,7 @@
          nif_channel_send_many/3, nif_channel_send_cancel/1]).
 -export([nif_channel_take/1, nif_channel_recv_wait/2, nif_channel_recv_claim/1,
          nif_channel_recv_cancel/1, nif_channel_recv_give_up/1]).
+-export([nif_handles/1]).
 -export([nif_channel_subscription/1, nif_channel_subscribe/2, nif_channel_unsubscribe/1]).
 
 -type sent() :: ok | busy | {error, closed | too_large | system_limit}.
@@ -100,6 +101,10 @@ nif_channel_send_iovec(_Channel, _Iovec, _Handles) ->
 -spec nif_channel_send_iovec(reference(), [binary()], [reference()], reference()) ->
           sent_or_waits().
 nif_channel_send_iovec(_Channel, _Iovec, _Handles, _Ref) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_handles([reference()]) -> [reference()].
+nif_handles(_References) ->
     erlang:nif_error(not_loaded).
 
 -spec nif_channel_send_many(reference(), [term()], node()) ->

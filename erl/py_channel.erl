@@ -334,6 +334,7 @@ pieces(Iovec) ->
 %% A small part of a large binary must not keep the whole of it.
 own(Piece) ->
     case binary:referenced_byte_size(Piece) > 2 * byte_size(Piece) of
-        true -> binary:copy(Piece);
+        %% Unlike binary:copy/1 this yields within one binary.
+        true -> iolist_to_binary([Piece, <<>>]);
         false -> Piece
     end.

@@ -29,6 +29,9 @@ ERL_NIF_TERM nif_channel_send_binary(ErlNifEnv *env, int argc, const ERL_NIF_TER
  * what term_to_iovec gave; Handles is the list of the handles in the term.  O(length of both). */
 ERL_NIF_TERM nif_channel_send_iovec(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
+/* nif_handles/1 (References): those of a short list that are live handles. */
+ERL_NIF_TERM nif_handles(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+
 /* nif_channel_send_many/3 (Channel, Terms, node()): {Result, Sent, Rest}: the first Sent terms were sent, Rest
  * was not.  Result is that of the first term of Rest, or more when the call has done enough, or
  * Rest is no list with a head. */

@@ -160,7 +160,22 @@ nif_channel_send_many(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     sent++;
     list = next;
   }
+  /* In parts of a millisecond, by estimate: the caller goes on with the rest at once. */
+  enif_consume_timeslice(env, 1 + (int)(sent / 50 + bytes / 8192));
   return enif_make_tuple3(env, answer, enif_make_uint(env, sent), list);
+}
+
+ERL_NIF_TERM
+nif_handles(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{ /* (References) */
+  ERL_NIF_TERM head, list = argv[0], handles = enif_make_list(env, 0);
+  (void)argc;
+  while (enif_get_list_cell(env, list, &head, &list)) {
+    if (nif_term_resource(env, head) != NULL) {
+      handles = enif_make_list_cell(env, head, handles);
+    }
+  }
+  return enif_is_empty_list(env, list) ? handles : enif_make_badarg(env);
 }
 
 /* Keeps the resources behind those of a list of references that are handles: their number, -1 when

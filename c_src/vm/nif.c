@@ -89,6 +89,7 @@ static ErlNifFunc functions[] = {
     {"nif_channel_send_binary", 3, nif_channel_send_binary, 0},
     {"nif_channel_send_iovec", 3, nif_channel_send_iovec, 0},
     {"nif_channel_send_iovec", 4, nif_channel_send_iovec, 0},
+    {"nif_handles", 1, nif_handles, 0},
     {"nif_channel_send_many", 3, nif_channel_send_many, 0},
     {"nif_channel_send_cancel", 1, nif_channel_send_cancel, 0},
     {"nif_channel_take", 1, nif_channel_take, 0},

@@ -14,7 +14,8 @@
          many_terms_of_every_kind_are_sent/1, many_terms_that_are_no_list_are_badarg/1,
          binaries_can_become_str/1, a_slow_receiver_bounds_memory/1,
          many_waiting_producers_lose_nothing/1, sends_racing_close_are_told/1,
-         waiting_costs_no_reductions/1]).
+         waiting_costs_no_reductions/1, copying_a_large_part_of_a_binary_yields/1,
+         sending_many_terms_yields/1]).
 
 -define(HELPERS, py_channel_send_SUITE_helpers).
 
@@ -30,7 +31,8 @@ all() ->
      many_terms_are_sent_in_order_as_far_as_they_fit, many_terms_of_every_kind_are_sent,
      many_terms_that_are_no_list_are_badarg, binaries_can_become_str,
      a_slow_receiver_bounds_memory, many_waiting_producers_lose_nothing,
-     sends_racing_close_are_told, waiting_costs_no_reductions].
+     sends_racing_close_are_told, waiting_costs_no_reductions,
+     copying_a_large_part_of_a_binary_yields, sending_many_terms_yields].
 
 init_per_suite(Config) ->
     {ok, _} = application:ensure_all_started(beamloop),
@@ -396,4 +398,32 @@ wait_until(Condition, Left) ->
     case Condition() of
         true -> ok;
         false -> timer:sleep(10), wait_until(Condition, Left - 1)
+    end.
+
+%% Such a part is copied, so that it does not keep the whole.
+copying_a_large_part_of_a_binary_yields(_Config) ->
+    {ok, Channel} = py_channel:new(),
+    Part = binary:part(binary:copy(<<7>>, 50000000), 1, 20000000),
+    ?assert(yields(fun() -> ok = py_channel:send(Channel, Part) end) > 10).
+
+sending_many_terms_yields(_Config) ->
+    {ok, Channel} = py_channel:new(),
+    Terms = lists:seq(1, 200000),
+    ?assert(yields(fun() -> ok = py_channel:send_many(Channel, Terms) end) > 10).
+
+%% How often a process that does this lets others run.
+yields(Do) ->
+    {Process, Monitor} = spawn_monitor(fun() -> receive go -> Do() end end),
+    erlang:trace(Process, true, [running]),
+    Process ! go,
+    receive {'DOWN', Monitor, process, Process, Reason} -> ?assertEqual(normal, Reason) end,
+    Delivered = erlang:trace_delivered(Process),
+    receive {trace_delivered, Process, Delivered} -> ok end,
+    count_yields(Process, 0).
+
+count_yields(Process, Count) ->
+    receive
+        {trace, Process, out, _} -> count_yields(Process, Count + 1);
+        {trace, Process, in, _} -> count_yields(Process, Count)
+    after 0 -> Count
     end.

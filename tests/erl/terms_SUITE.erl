@@ -5,6 +5,7 @@
 
 -export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
 -export([collect_finds_every_reference_once/1, collect_leaves_large_binaries_alone/1,
+         collect_leaves_out_what_is_no_handle_of_many_references/1,
          generated_terms_come_back_from_calls/1, generated_terms_come_back_through_channels/1,
          a_handle_is_its_object_again/1, an_old_reference_is_no_handle/1,
          a_forged_reference_is_no_handle/1, a_fun_keeps_the_handles_it_holds/1,
@@ -21,6 +22,7 @@ suite() -> [{timetrap, {minutes, 2}}].
 
 all() ->
     [collect_finds_every_reference_once, collect_leaves_large_binaries_alone,
+     collect_leaves_out_what_is_no_handle_of_many_references,
      generated_terms_come_back_from_calls, generated_terms_come_back_through_channels,
      a_handle_is_its_object_again, an_old_reference_is_no_handle, a_forged_reference_is_no_handle,
      a_fun_keeps_the_handles_it_holds, a_plain_reference_in_a_large_message_is_no_obstacle,
@@ -82,6 +84,16 @@ collect_finds_every_reference_once(_Config) ->
     ?assertEqual(lists:sort(Refs), lists:sort(beamloop_handles:collect(Term))),
     ?assertEqual([A], beamloop_handles:collect(A)),
     [?assertEqual([], beamloop_handles:collect(T)) || T <- [1, a, <<1>>, [], {}, #{}, self(), "x"]].
+
+collect_leaves_out_what_is_no_handle_of_many_references(_Config) ->
+    {ok, First} = py_channel:new(),
+    {ok, Last} = py_channel:new(),
+    Refs = [make_ref() || _ <- lists:seq(1, 20000)],
+    ?assertEqual([], beamloop_handles:collect(Refs)),
+    ?assertEqual(lists:sort([First, Last]),
+                 lists:sort(beamloop_handles:collect([First, Refs, {Last, Refs}]))),
+    Term = [First, Refs, {Last, Refs}],
+    ?assertEqual({ok, Term}, call(same, [Term])).
 
 collect_leaves_large_binaries_alone(_Config) ->
     Large = binary:copy(<<0>>, 100000000),
