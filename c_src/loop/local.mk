@@ -1,6 +1,11 @@
 # The extension module erlang._loop.
 LOOP_SOURCES = \
 	c_src/loop/calls.c \
+	c_src/loop/datagram.h \
+	c_src/loop/datagram_address.c \
+	c_src/loop/datagram_read.c \
+	c_src/loop/datagram_transport.c \
+	c_src/loop/datagram_write.c \
 	c_src/loop/debug.c \
 	c_src/loop/handle.c \
 	c_src/loop/handle_internal.h \
@@ -37,6 +42,10 @@ LOOP_SOURCES = \
 	c_src/loop/tls_write.c \
 	c_src/loop/transport.h \
 	c_src/loop/transport_base.c \
+	c_src/loop/transport_events.c \
+	c_src/loop/transport_methods.c \
 	c_src/loop/transport_state.h \
+	c_src/loop/transport_type.h \
 	c_src/loop/waker.h \
-	c_src/loop/waker_eventfd.c
+	c_src/loop/waker_eventfd.c \
+	c_src/loop/write_buffer.c

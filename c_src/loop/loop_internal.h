@@ -219,8 +219,9 @@ PyObject *readers_get(native_loop *loop, int fd, uint32_t direction);
 /* The same, or else the native transport over fd. */
 PyObject *readers_server(native_loop *loop, int fd, uint32_t direction);
 
-/* Loop's thread.  Watches fd for a native transport: both directions, edge-triggered, once. */
-int readers_set_transport(native_loop *loop, int fd, PyObject *transport);
+/* Loop's thread.  Watches fd for a native transport, edge-triggered; done again when
+ * the directions change. */
+int readers_set_transport(native_loop *loop, int fd, PyObject *transport, uint32_t directions);
 
 /* Forgets fd if transport is what it is watched for; never raises. */
 void readers_unset_transport(native_loop *loop, int fd, PyObject *transport);
@@ -390,17 +391,29 @@ int debug_check_call(native_loop *loop, PyObject *callback, const char *method, 
 /* handle_run with the current handle set and slow callbacks logged. */
 int debug_run(native_loop *loop, PyObject *object);
 
-/* --- stream_transport.c ------------------------------------------------------------------------ */
+/* --- transport_events.c ------------------------------------------------------------------------ */
+
+static inline bool
+transport_check(loop_state *state, PyObject *object)
+{
+  return Py_IS_TYPE(object, state->transports.stream_type) ||
+         Py_IS_TYPE(object, state->transports.datagram_type);
+}
+
+/* Loop's thread.  Notes what the poller reported; transport_event also makes the transport ready
+ * if it waits for that. */
+void transport_note(PyObject *transport, uint32_t events);
+int transport_event(PyObject *transport, uint32_t events);
+/* Loop's thread.  Reads and writes what it can.  As handle_run reports errors. */
+int transport_run(PyObject *transport);
+/* The poller flags that it waits for now. */
+uint32_t transport_waits_for(PyObject *transport);
+
+/* --- stream_transport.c and datagram_transport.c ----------------------------------------------- */
 
 /* Makes the transports' types and what they need. */
 int transport_state_init(PyObject *module, transport_state *state);
-/* Loop's thread.  Notes what the poller reported; stream_event also makes the transport ready if it waits. */
-void stream_note(PyObject *transport, uint32_t events);
-int stream_event(PyObject *transport, uint32_t events);
-/* Loop's thread.  Reads and writes what it can.  As handle_run reports errors. */
-int stream_run(PyObject *transport);
-/* The poller flags that it waits for now. */
-uint32_t stream_waits_for(PyObject *transport);
+int datagram_type_init(PyObject *module, transport_state *state);
 
 /* --- sock_ops.c ------------------------------------------------------------------------------ */
 

@@ -250,8 +250,8 @@ run_object(native_loop *self, PyObject *object)
     sock_op_ready(object);
     return 0;
   }
-  if (Py_IS_TYPE(object, self->state->transports.stream_type))
-    return stream_run(object);
+  if (transport_check(self->state, object))
+    return transport_run(object);
   if (!handle_check(self->state, object))
     return run_foreign(self, object);
   if (((handle *)object)->flags & HANDLE_CANCELLED)

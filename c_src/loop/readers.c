@@ -191,12 +191,11 @@ readers_server(native_loop *loop, int fd, uint32_t direction)
 }
 
 int
-readers_set_transport(native_loop *loop, int fd, PyObject *transport)
+readers_set_transport(native_loop *loop, int fd, PyObject *transport, uint32_t directions)
 {
   PyObject *old;
 
-  if (table_reserve(&loop->fds, fd) < 0 ||
-      install(loop, fd, POLLER_READ | POLLER_WRITE | POLLER_EDGE) < 0)
+  if (table_reserve(&loop->fds, fd) < 0 || install(loop, fd, directions | POLLER_EDGE) < 0)
     return -1;
   old = loop->fds.watches[fd].transport;
   loop->fds.watches[fd].transport = Py_NewRef(transport);
@@ -293,11 +292,11 @@ static int
 serve_transport(native_loop *loop, const struct poller_event *event, PyObject *collect)
 {
   PyObject *transport = loop->fds.watches[event->fd].transport;
-  uint32_t waits = stream_waits_for(transport) & event->events;
+  uint32_t waits = transport_waits_for(transport) & event->events;
 
   if (collect == NULL)
-    return stream_event(transport, event->events);
-  stream_note(transport, event->events);
+    return transport_event(transport, event->events);
+  transport_note(transport, event->events);
   for (uint32_t kind = POLLER_READ; kind <= POLLER_WRITE; kind <<= 1) {
     PyObject *pair;
     int rc;
@@ -512,7 +511,7 @@ loop_watched(native_loop *self, PyObject *Py_UNUSED(ignored))
     if (watch->installed == 0)
       continue;
     key = PyLong_FromLong(fd);
-    waits = watch->transport == NULL ? 0 : stream_waits_for(watch->transport);
+    waits = watch->transport == NULL ? 0 : transport_waits_for(watch->transport);
     pair = Py_BuildValue("(OO)", shown(watch->reader, waits & POLLER_READ, watch->transport),
                          shown(watch->writer, waits & POLLER_WRITE, watch->transport));
     if (key == NULL || pair == NULL || PyDict_SetItem(result, key, pair) < 0)

@@ -9,96 +9,6 @@
 #define COPY_MAX 16384  /* bytes; more of what is not a bytes object is sent sooner than copied */
 #define WARN_LOST_WRITES 5 /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
 
-/* --- the buffer -------------------------------------------------------------------------------- */
-
-static int
-buffer_grow(struct write_buffer *out)
-{
-  size_t capacity = out->capacity * 2;
-  bool few = out->chunks == out->few;
-  PyObject **chunks = PyMem_Realloc(few ? NULL : out->chunks, capacity * sizeof(*chunks));
-
-  if (chunks == NULL) {
-    PyErr_NoMemory();
-    return -1;
-  }
-  if (few)
-    memcpy(chunks, out->few, sizeof(out->few));
-  out->chunks = chunks;
-  out->capacity = capacity;
-  return 0;
-}
-
-/* Makes room for one more chunk. */
-static int
-buffer_reserve(struct write_buffer *out)
-{
-  if (out->capacity == 0) {
-    out->chunks = out->few;
-    out->capacity = WRITE_BUFFER_FEW;
-  }
-  if (out->first + out->count < out->capacity)
-    return 0;
-  if (out->first > 0 && out->count <= out->capacity / 2) {
-    memmove(out->chunks, out->chunks + out->first, out->count * sizeof(*out->chunks));
-    out->first = 0;
-    return 0;
-  }
-  return buffer_grow(out);
-}
-
-/* Keeps bytes from offset on; an offset needs an empty buffer. */
-static int
-buffer_append(struct write_buffer *out, PyObject *bytes, size_t offset)
-{
-  if (buffer_reserve(out) < 0)
-    return -1;
-  if (out->count == 0)
-    out->offset = offset;
-  out->chunks[out->first + out->count++] = Py_NewRef(bytes);
-  out->bytes += (size_t)PyBytes_GET_SIZE(bytes) - offset;
-  return 0;
-}
-
-static void
-buffer_free(struct write_buffer *out)
-{
-  if (out->chunks != out->few)
-    PyMem_Free(out->chunks);
-  out->chunks = NULL;
-  out->first = out->count = out->capacity = out->offset = out->bytes = 0;
-}
-
-/* Forgets the first n bytes, which were sent. */
-static void
-buffer_consume(struct write_buffer *out, size_t n)
-{
-  out->bytes -= n;
-  n += out->offset;
-  while (out->count > 0 && n >= (size_t)PyBytes_GET_SIZE(out->chunks[out->first])) {
-    PyObject *chunk = out->chunks[out->first++];
-
-    out->count--;
-    n -= (size_t)PyBytes_GET_SIZE(chunk);
-    Py_DECREF(chunk);
-  }
-  out->offset = n;
-  if (out->count == 0)
-    buffer_free(out);
-}
-
-void
-stream_drop_buffer(stream *self)
-{
-  struct write_buffer *out = &self->out;
-
-  while (out->count > 0) {
-    out->count--;
-    Py_DECREF(out->chunks[out->first++]);
-  }
-  buffer_free(out);
-}
-
 /* --- sending ----------------------------------------------------------------------------------- */
 
 /* As send(); an error that only means "not now" is 0. */
@@ -168,7 +78,7 @@ write_failed(stream *self)
   Py_INCREF(value);
   PyErr_Restore(type, Py_NewRef(value), traceback);
   Py_DECREF(value);
-  stream_drop_buffer(self);
+  buffer_drop(&self->out);
   rc = transport_fatal(self, "Fatal write error on socket transport");
   if (rc == 0 && waiter != NULL) {
     result = PyObject_CallMethod(waiter, "set_exception", "O", value);

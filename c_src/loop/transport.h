@@ -1,4 +1,4 @@
-/* The native stream transport: what its files share.
+/* The native transports: what their files share.
  *
  * Two rules own its life.  While its descriptor is registered, the loop's descriptor table holds a
  * reference to it; _call_connection_lost() alone unregisters, closes the socket and lets go of
@@ -26,9 +26,30 @@ struct write_buffer {
   size_t bytes;  /* what is left in all */
 };
 
+struct stream;
+
+/* What one kind of transport does differently. */
+typedef struct transport_kind {
+  const char *name;
+  uint32_t watches; /* the directions that its descriptor is first watched for */
+  int (*read)(struct stream *self);
+  int (*write_ready)(struct stream *self);
+} transport_kind;
+
+/* What a transport is made of; extra and server may be None. */
+struct transport_parts {
+  PyObject *loop;
+  PyObject *sock;
+  PyObject *protocol;
+  PyObject *extra;
+  PyObject *server;
+};
+
+/* What every transport begins with. */
 typedef struct stream {
   PyObject_HEAD
   PyObject *inherited[TRANSPORT_INHERITED_SLOTS]; /* the base's; ours shadow them */
+  const transport_kind *kind;                     /* NULL before __init__ */
   PyObject *dict;
   PyObject *weakrefs;
   native_loop *loop; /* strong; NULL once the connection is lost, as are the next four */
@@ -57,6 +78,7 @@ typedef struct stream {
   bool buffered_protocol;
   bool feeds_tls; /* the protocol is TLS of ours, which takes what was received as it is */
   bool protocol_paused;
+  bool drain_ends; /* the last buffered datagram failed: the buffer became empty unnoticed */
   bool closing;
   bool paused;
   bool eof; /* write_eof was called */
@@ -64,7 +86,9 @@ typedef struct stream {
 
 /* --- transport_base.c: life cycle and flow control -------------------------------------------- */
 
-int transport_init(stream *self, PyObject *args, PyObject *kwargs);
+int transport_open(stream *self, const transport_kind *kind, struct transport_parts parts);
+/* Tells the protocol, begins to receive, then wakes waiter, in coming iterations. */
+int transport_schedule_start(stream *self, PyObject *waiter);
 int transport_register(stream *self);
 void transport_unregister(stream *self);
 int transport_close(stream *self);
@@ -83,6 +107,17 @@ bool transport_must_raise(void);
 int transport_debug(stream *self, const char *format);
 PyObject *transport_repr(stream *self);
 
+/* --- write_buffer.c ---------------------------------------------------------------------------- */
+
+/* Keeps bytes from offset on; an offset needs an empty buffer. */
+int buffer_append(struct write_buffer *out, PyObject *bytes, size_t offset);
+/* Forgets the first n bytes, which were sent. */
+void buffer_consume(struct write_buffer *out, size_t n);
+/* For chunks of any type, each counted as size bytes. */
+int buffer_append_sized(struct write_buffer *out, PyObject *chunk, size_t size);
+void buffer_pop_sized(struct write_buffer *out, size_t size);
+void buffer_drop(struct write_buffer *out);
+
 /* --- stream_write.c ---------------------------------------------------------------------------- */
 
 int stream_write_ready(stream *self);
@@ -90,7 +125,6 @@ int stream_write_ready(stream *self);
 int stream_flush(stream *self);
 /* Sends what is corked, as far as the kernel takes it, before the rest is dropped; never raises. */
 void stream_flush_before_drop(stream *self);
-void stream_drop_buffer(stream *self);
 PyObject *stream_write(stream *self, PyObject *data);
 PyObject *stream_writelines(stream *self, PyObject *list);
 PyObject *stream_write_eof(stream *self, PyObject *);
@@ -109,15 +143,16 @@ bool stream_may_cork(const stream *self, size_t size);
 /* What is buffered leaves at the end of the running callback or batch. */
 int stream_cork(stream *self);
 
-/* --- stream_transport.c: events and the type -------------------------------------------------- */
+/* --- transport_events.c ------------------------------------------------------------------------ */
 
 static inline bool
-stream_is_reading(const stream *self)
+transport_is_reading(const stream *self)
 {
   return !self->closing && !self->paused;
 }
 
+bool transport_may_read(const stream *self);
 /* Makes it run next time round if it is ready for something that it waits for. */
-int stream_schedule(stream *self);
+int transport_schedule(stream *self);
 
 #endif

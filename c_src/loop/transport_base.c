@@ -111,8 +111,8 @@ call_soon(native_loop *loop, PyObject *callback, PyObject *argument)
   return discard(result);
 }
 
-static int
-schedule_start(stream *self, PyObject *waiter)
+int
+transport_schedule_start(stream *self, PyObject *waiter)
 {
   native_loop *loop = self->loop;
   PyObject *result;
@@ -129,43 +129,38 @@ schedule_start(stream *self, PyObject *waiter)
 }
 
 int
-transport_init(stream *self, PyObject *args, PyObject *kwargs)
+transport_open(stream *self, const transport_kind *kind, struct transport_parts parts)
 {
-  static char *keywords[] = {"loop", "sock", "protocol", "waiter", "extra", "server", NULL};
-  PyObject *loop, *sock, *protocol, *waiter = Py_None, *extra = Py_None, *server = Py_None;
   loop_state *state = PyType_GetModuleState(Py_TYPE(self));
   PyObject *key;
   int rc;
 
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOO|OOO:StreamTransport", keywords, &loop, &sock,
-                                   &protocol, &waiter, &extra, &server))
-    return -1;
-  if (self->loop != NULL || self->extra != NULL || !PyObject_TypeCheck(loop, state->loop_type)) {
+  if (self->loop != NULL || self->extra != NULL ||
+      !PyObject_TypeCheck(parts.loop, state->loop_type)) {
     PyErr_SetString(PyExc_TypeError, "a native event loop was expected, once");
     return -1;
   }
-  self->fd = readers_fileno(state, sock);
+  self->fd = readers_fileno(state, parts.sock);
   if (self->fd < 0)
     return -1;
-  self->loop = (native_loop *)Py_NewRef(loop);
-  self->sock = Py_NewRef(sock);
+  self->kind = kind;
+  self->loop = (native_loop *)Py_NewRef(parts.loop);
+  self->sock = Py_NewRef(parts.sock);
   self->high_water = DEFAULT_HIGH_WATER;
   self->low_water = DEFAULT_HIGH_WATER / 4;
   self->read_context = PyContext_CopyCurrent();
-  if (self->read_context == NULL || fill_extra(self, extra) < 0 ||
-      transport_set_protocol(self, protocol) < 0)
+  if (self->read_context == NULL || fill_extra(self, parts.extra) < 0 ||
+      transport_set_protocol(self, parts.protocol) < 0)
     return -1;
-  if (server != Py_None) {
-    self->server = Py_NewRef(server);
+  if (parts.server != Py_None) {
+    self->server = Py_NewRef(parts.server);
     if (attach_server(self, "_attach") < 0)
       return -1;
   }
   key = PyLong_FromLong(self->fd);
   rc = key == NULL ? -1 : PyObject_SetItem(self->loop->transports, key, (PyObject *)self);
   Py_XDECREF(key);
-  if (rc < 0 || discard(PyObject_CallOneArg(NAMES(self)->set_nodelay, sock)) < 0)
-    return -1;
-  return schedule_start(self, waiter);
+  return rc;
 }
 
 int
@@ -189,7 +184,7 @@ transport_register(stream *self)
 {
   if (self->registered || self->loop == NULL)
     return 0;
-  if (readers_set_transport(self->loop, self->fd, (PyObject *)self) < 0)
+  if (readers_set_transport(self->loop, self->fd, (PyObject *)self, self->kind->watches) < 0)
     return -1;
   self->registered = true;
   return 0;
@@ -232,7 +227,7 @@ transport_force_close(stream *self, PyObject *exception)
   if (self->conn_lost)
     return 0;
   stream_flush_before_drop(self);
-  stream_drop_buffer(self);
+  buffer_drop(&self->out);
   self->closing = true;
   return schedule_connection_lost(self, exception);
 }
@@ -439,12 +434,12 @@ transport_maybe_resume(stream *self)
 PyObject *
 transport_repr(stream *self)
 {
+  const char *name = self->kind == NULL ? "Transport" : self->kind->name;
   const char *life = self->sock == NULL ? " closed" : self->closing ? " closing" : "";
 
   if (self->loop == NULL || self->loop->closed)
-    return PyUnicode_FromFormat("<StreamTransport%s fd=%d>", life, self->fd);
-  return PyUnicode_FromFormat("<StreamTransport%s fd=%d read=%s write=<%s, bufsize=%zu>>", life,
-                              self->fd,
-                              self->registered && stream_is_reading(self) ? "polling" : "idle",
+    return PyUnicode_FromFormat("<%s%s fd=%d>", name, life, self->fd);
+  return PyUnicode_FromFormat("<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", name, life, self->fd,
+                              self->registered && transport_is_reading(self) ? "polling" : "idle",
                               self->out.count > 0 ? "polling" : "idle", self->out.bytes);
 }

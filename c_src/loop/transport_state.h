@@ -4,6 +4,7 @@
 
 typedef struct transport_state {
   PyTypeObject *stream_type;
+  PyTypeObject *datagram_type;
   PyObject *transport_socket;  /* asyncio.trsock.TransportSocket */
   PyObject *buffered_protocol; /* asyncio.protocols.BufferedProtocol */
   PyObject *set_result;        /* asyncio.futures._set_result_unless_cancelled */
@@ -13,10 +14,13 @@ typedef struct transport_state {
   PyObject *str_buffer_updated;
   PyObject *str_eof_received;
   PyObject *minus_one;
+  PyObject *str_datagram_received;
+  PyObject *str_error_received;
 } transport_state;
 
 #define TRANSPORT_STATE_OBJECTS(apply, state)                                                      \
   apply((state)->stream_type);                                                                     \
+  apply((state)->datagram_type);                                                                   \
   apply((state)->transport_socket);                                                                \
   apply((state)->buffered_protocol);                                                               \
   apply((state)->set_result);                                                                      \
@@ -25,6 +29,8 @@ typedef struct transport_state {
   apply((state)->str_get_buffer);                                                                  \
   apply((state)->str_buffer_updated);                                                              \
   apply((state)->str_eof_received);                                                                \
-  apply((state)->minus_one)
+  apply((state)->minus_one);                                                                       \
+  apply((state)->str_datagram_received);                                                           \
+  apply((state)->str_error_received)
 
 #endif

@@ -10,7 +10,7 @@ _CHECKS_DESCRIPTOR = sys.version_info >= (3, 12)
 
 
 class NativeTransports:
-    """A mixin of the event loop: stream sockets are served by `_loop.StreamTransport`."""
+    """A mixin of the event loop: its connections and endpoints are served by types of `_loop`."""
 
     __slots__ = ()
 
@@ -21,6 +21,11 @@ class NativeTransports:
         if _CHECKS_DESCRIPTOR:
             self._ensure_fd_no_transport(sock)
         return _loop.StreamTransport(self, sock, protocol, waiter, extra, server)
+
+    def _make_datagram_transport(self, sock, protocol, address=None, waiter=None, extra=None):
+        if _CHECKS_DESCRIPTOR:
+            self._ensure_fd_no_transport(sock)
+        return _loop.DatagramTransport(self, sock, protocol, address, waiter, extra)
 
     def _make_ssl_transport(
         self,

@@ -1,0 +1,136 @@
+/* How a transport learns of readiness and runs.
+ *
+ * Registered once, edge-triggered.  What the kernel reported stays in readable and writable until a
+ * system call has shown otherwise; pausing and resuming are bits too. */
+#include "transport.h"
+
+bool
+transport_may_read(const stream *self)
+{
+  return self->readable && self->started && !self->at_eof && transport_is_reading(self) &&
+         !self->conn_lost;
+}
+
+static bool
+may_write(const stream *self)
+{
+  return self->writable && (self->out.count > 0 || self->drain_ends) && !self->corked &&
+         !self->conn_lost;
+}
+
+int
+transport_schedule(stream *self)
+{
+  if (self->queued || self->loop == NULL || !(transport_may_read(self) || may_write(self)))
+    return 0;
+  if (ready_push(&self->loop->ready, (PyObject *)self) < 0)
+    return -1;
+  self->queued = true;
+  return 0;
+}
+
+void
+transport_note(PyObject *object, uint32_t events)
+{
+  stream *self = (stream *)object;
+
+  if (events & POLLER_READ)
+    self->readable = true;
+  if (events & POLLER_WRITE)
+    self->writable = true;
+  if (events & POLLER_ERROR)
+    self->hung_up = true;
+}
+
+int
+transport_event(PyObject *object, uint32_t events)
+{
+  transport_note(object, events);
+  return transport_schedule((stream *)object);
+}
+
+uint32_t
+transport_waits_for(PyObject *object)
+{
+  stream *self = (stream *)object;
+
+  return (transport_is_reading(self) && !self->at_eof ? POLLER_READ : 0) |
+         (self->out.count > 0 && !self->corked ? POLLER_WRITE : 0);
+}
+
+/* Runs step in context.  An exception that it leaves goes to the loop's handler. */
+static int
+run_in(stream *self, PyObject *context, int (*step)(stream *), const char *name)
+{
+  native_loop *loop = (native_loop *)Py_NewRef(self->loop);
+  PyObject *message;
+  int rc;
+
+  Py_INCREF(context);
+  rc = PyContext_Enter(context);
+  if (rc == 0) {
+    rc = step(self);
+    /* The exception, if any, stays set across the exit. */
+    if (PyContext_Exit(context) < 0)
+      rc = -1;
+  }
+  if (rc < 0) {
+    message = PyUnicode_FromFormat("Exception in callback %s.%s()", self->kind->name, name);
+    rc = message == NULL ? -1 : loop_report_exception(loop, message, NULL);
+    Py_XDECREF(message);
+  }
+  Py_DECREF(context);
+  Py_DECREF(loop);
+  return rc;
+}
+
+/* The same through a handle, so that debug mode sees and times it as any callback. */
+static int
+debug_run_in(stream *self, PyObject *context, const char *name)
+{
+  native_loop *loop = (native_loop *)Py_NewRef(self->loop);
+  PyObject *method = PyObject_GetAttrString((PyObject *)self, name);
+  handle *h = method == NULL ? NULL : handle_new(loop, method, NULL, 0, context);
+  int rc = h == NULL ? -1 : debug_run(loop, (PyObject *)h);
+
+  if (h != NULL)
+    handle_leave_queue(h);
+  Py_XDECREF(method);
+  Py_DECREF(loop);
+  return rc;
+}
+
+static int
+run_step(stream *self, PyObject *context, int (*step)(stream *), const char *name)
+{
+  return self->loop->debug ? debug_run_in(self, context, name) : run_in(self, context, step, name);
+}
+
+/* Whatever exception is set stays: what is ready must not be forgotten by it. */
+static void
+schedule_after_error(stream *self)
+{
+  PyObject *type, *value, *traceback;
+
+  PyErr_Fetch(&type, &value, &traceback);
+  if (transport_schedule(self) < 0)
+    PyErr_WriteUnraisable((PyObject *)self);
+  PyErr_Restore(type, value, traceback);
+}
+
+int
+transport_run(PyObject *object)
+{
+  stream *self = (stream *)object;
+  int rc = 0;
+
+  self->queued = false;
+  if (self->loop != NULL && transport_may_read(self))
+    rc = run_step(self, self->read_context, self->kind->read, "_read_ready");
+  if (rc == 0 && self->loop != NULL && may_write(self))
+    rc = run_step(self, self->write_context, self->kind->write_ready, "_write_ready");
+  if (rc == 0)
+    return transport_schedule(self);
+  schedule_after_error(self);
+  return -1;
+}

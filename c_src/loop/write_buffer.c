@@ -1,0 +1,105 @@
+/* What waits to be sent, in order. */
+#include "transport.h"
+
+static void
+buffer_free(struct write_buffer *out)
+{
+  if (out->chunks != out->few)
+    PyMem_Free(out->chunks);
+  out->chunks = NULL;
+  out->first = out->count = out->capacity = out->offset = out->bytes = 0;
+}
+
+static int
+buffer_grow(struct write_buffer *out)
+{
+  size_t capacity = out->capacity * 2;
+  bool few = out->chunks == out->few;
+  PyObject **chunks = PyMem_Realloc(few ? NULL : out->chunks, capacity * sizeof(*chunks));
+
+  if (chunks == NULL) {
+    PyErr_NoMemory();
+    return -1;
+  }
+  if (few)
+    memcpy(chunks, out->few, sizeof(out->few));
+  out->chunks = chunks;
+  out->capacity = capacity;
+  return 0;
+}
+
+/* Makes room for one more chunk. */
+static int
+buffer_reserve(struct write_buffer *out)
+{
+  if (out->capacity == 0) {
+    out->chunks = out->few;
+    out->capacity = WRITE_BUFFER_FEW;
+  }
+  if (out->first + out->count < out->capacity)
+    return 0;
+  if (out->first > 0 && out->count <= out->capacity / 2) {
+    memmove(out->chunks, out->chunks + out->first, out->count * sizeof(*out->chunks));
+    out->first = 0;
+    return 0;
+  }
+  return buffer_grow(out);
+}
+
+int
+buffer_append_sized(struct write_buffer *out, PyObject *chunk, size_t size)
+{
+  if (buffer_reserve(out) < 0)
+    return -1;
+  out->chunks[out->first + out->count++] = Py_NewRef(chunk);
+  out->bytes += size;
+  return 0;
+}
+
+void
+buffer_pop_sized(struct write_buffer *out, size_t size)
+{
+  PyObject *chunk = out->chunks[out->first++];
+
+  out->bytes -= size;
+  if (--out->count == 0)
+    buffer_free(out);
+  Py_DECREF(chunk);
+}
+
+int
+buffer_append(struct write_buffer *out, PyObject *bytes, size_t offset)
+{
+  if (buffer_append_sized(out, bytes, (size_t)PyBytes_GET_SIZE(bytes) - offset) < 0)
+    return -1;
+  if (out->count == 1)
+    out->offset = offset;
+  return 0;
+}
+
+void
+buffer_consume(struct write_buffer *out, size_t n)
+{
+  out->bytes -= n;
+  n += out->offset;
+  while (out->count > 0 && n >= (size_t)PyBytes_GET_SIZE(out->chunks[out->first])) {
+    PyObject *chunk = out->chunks[out->first++];
+
+    out->count--;
+    n -= (size_t)PyBytes_GET_SIZE(chunk);
+    Py_DECREF(chunk);
+  }
+  out->offset = n;
+  if (out->count == 0)
+    buffer_free(out);
+}
+
+void
+buffer_drop(struct write_buffer *out)
+{
+  while (out->count > 0) {
+    out->count--;
+    Py_DECREF(out->chunks[out->first++]);
+  }
+  buffer_free(out);
+}
