@@ -3,6 +3,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(channel_tests, [result/1, wait_until/1]).
+
 -export([all/0, suite/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2,
          end_per_testcase/2]).
 -export([bad_options_are_badarg/1, what_is_no_channel_is_badarg/1,
@@ -44,16 +46,7 @@ init_per_testcase(_Case, Config) ->
 
 %% Nothing that a test made may be left.
 end_per_testcase(_Case, _Config) ->
-    {ok, _} = py:eval("__import__('gc').collect()"),
-    left(200).
-
-left(Tries) ->
-    [garbage_collect(Pid) || Pid <- processes()],
-    case beamloop_nif:nif_channel_live() of
-        {0, 0} -> ok;
-        Left when Tries =:= 0 -> {fail, {channels_and_blocks_left, Left}};
-        _ -> timer:sleep(10), left(Tries - 1)
-    end.
+    channel_tests:left().
 
 %% The Python side of these tests.
 helpers() ->
@@ -353,19 +346,3 @@ call(Function, Args) ->
 
 start_call(Function, Args) ->
     spawn_monitor(fun() -> exit({result, call(Function, Args)}) end).
-
-result({Pid, Monitor}) ->
-    receive {'DOWN', Monitor, process, Pid, {result, Result}} -> Result
-    after 60000 -> error(no_result)
-    end.
-
-wait_until(Condition) ->
-    wait_until(Condition, 500).
-
-wait_until(Condition, 0) ->
-    ?assert(Condition());
-wait_until(Condition, Left) ->
-    case Condition() of
-        true -> ok;
-        false -> timer:sleep(10), wait_until(Condition, Left - 1)
-    end.

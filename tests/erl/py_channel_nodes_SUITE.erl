@@ -3,6 +3,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(channel_tests, [wait_until/1]).
+
 -export([all/0, suite/0, init_per_suite/1, end_per_suite/1]).
 -export([python_replies_to_a_remote_process/1, remote_pids_pass_both_directions/1,
          a_reply_to_a_node_that_is_gone_is_no_error/1, a_handle_comes_back_alive/1]).
@@ -109,14 +111,3 @@ py_node(Config) ->
 
 on(Peer, Module, Function, Args) ->
     vm_node:call(Peer, Module, Function, Args).
-
-wait_until(Condition) ->
-    wait_until(Condition, 500).
-
-wait_until(Condition, 0) ->
-    ?assert(Condition());
-wait_until(Condition, Left) ->
-    case Condition() of
-        true -> ok;
-        false -> timer:sleep(10), wait_until(Condition, Left - 1)
-    end.

@@ -3,6 +3,8 @@
 
 -include_lib("stdlib/include/assert.hrl").
 
+-import(channel_tests, [result/1, wait_until/1]).
+
 -export([all/0, suite/0, init_per_suite/1, end_per_suite/1, end_per_testcase/2]).
 -export([a_request_is_answered_on_a_thread/1, a_request_is_answered_in_a_coroutine/1,
          request_and_response/1, a_stream_is_processed/1, a_pool_of_workers_does_the_work/1,
@@ -29,16 +31,7 @@ end_per_suite(_Config) ->
     application:stop(beamloop).
 
 end_per_testcase(_Case, _Config) ->
-    {ok, _} = py:eval("__import__('gc').collect()"),
-    left(200).
-
-left(Tries) ->
-    [garbage_collect(Pid) || Pid <- processes()],
-    case beamloop_nif:nif_channel_live() of
-        {0, 0} -> ok;
-        Left when Tries =:= 0 -> {fail, {channels_and_blocks_left, Left}};
-        _ -> timer:sleep(10), left(Tries - 1)
-    end.
+    channel_tests:left().
 
 python() ->
     "import asyncio, sys, types\n"
@@ -252,19 +245,3 @@ a_caller_that_dies_in_select_leaves_the_channels_to_the_next(_Config) ->
 
 start(Function, Arguments) ->
     spawn_monitor(fun() -> exit({result, py:call(?PYTHON, Function, Arguments)}) end).
-
-result({Pid, Monitor}) ->
-    receive {'DOWN', Monitor, process, Pid, {result, Result}} -> Result
-    after 30000 -> error(no_result)
-    end.
-
-wait_until(Condition) ->
-    wait_until(Condition, 500).
-
-wait_until(Condition, 0) ->
-    ?assert(Condition());
-wait_until(Condition, Left) ->
-    case Condition() of
-        true -> ok;
-        false -> timer:sleep(10), wait_until(Condition, Left - 1)
-    end.

@@ -51,16 +51,7 @@ end_per_suite(_Config) ->
 
 %% Nothing that a test made may be left.
 end_per_testcase(_Case, _Config) ->
-    {ok, _} = py:eval("__import__('gc').collect()"),
-    left(200).
-
-left(Tries) ->
-    [garbage_collect(Pid) || Pid <- processes()],
-    case beamloop_nif:nif_channel_live() of
-        {0, 0} -> ok;
-        Left when Tries =:= 0 -> {fail, {channels_and_blocks_left, Left}};
-        _ -> timer:sleep(10), left(Tries - 1)
-    end.
+    channel_tests:left().
 
 %% The Python side of these tests.
 helpers() ->

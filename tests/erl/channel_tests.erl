@@ -1,0 +1,36 @@
+%% What the suites of channels share.
+-module(channel_tests).
+
+-export([left/0, result/1, wait_until/1]).
+
+-include_lib("stdlib/include/assert.hrl").
+
+%% For end_per_testcase: nothing that a test made may be left.
+left() ->
+    {ok, _} = py:eval("__import__('gc').collect()"),
+    left(200).
+
+left(Tries) ->
+    [garbage_collect(Pid) || Pid <- processes()],
+    case beamloop_nif:nif_channel_live() of
+        {0, 0} -> ok;
+        Left when Tries =:= 0 -> {fail, {channels_and_blocks_left, Left}};
+        _ -> timer:sleep(10), left(Tries - 1)
+    end.
+
+%% What a process gave that ended by exit({result, Result}), from what spawn_monitor gave.
+result({Pid, Monitor}) ->
+    receive {'DOWN', Monitor, process, Pid, {result, Result}} -> Result
+    after 60000 -> error(no_result)
+    end.
+
+wait_until(Condition) ->
+    wait_until(Condition, 500).
+
+wait_until(Condition, 0) ->
+    ?assert(Condition());
+wait_until(Condition, Left) ->
+    case Condition() of
+        true -> ok;
+        false -> timer:sleep(10), wait_until(Condition, Left - 1)
+    end.
