@@ -115,6 +115,7 @@ next({error, bad_message} = Error, S) ->
 next({error, closed}, S) ->
     tell(closed, S),
     finish(S);
+%% Memory was short for a waiter, and nothing tells when there is some again.
 next({error, system_limit}, S) ->
     ok = timer:sleep(10),
     run(S).

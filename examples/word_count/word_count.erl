@@ -123,8 +123,8 @@ send_lines(Channel, [Line | Rest], Number, UnderWay, Words, Busy)
             send_lines(Channel, [Line | Rest], Number, Left, Words + More, Busy + 1);
         busy ->
             %% The room is taken by the others, and no answer will tell when there is some again.
-            timer:sleep(1),
-            send_lines(Channel, [Line | Rest], Number, UnderWay, Words, Busy + 1)
+            ok = py_channel:send(Channel, {line, self(), Number, Line}, infinity),
+            send_lines(Channel, Rest, Number + 1, UnderWay#{Number => []}, Words, Busy + 1)
     end;
 send_lines(Channel, Lines, Number, UnderWay, Words, Busy) ->
     {Left, More} = await_answer(UnderWay),
