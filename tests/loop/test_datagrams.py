@@ -185,7 +185,9 @@ async def test_what_a_full_receiver_does_not_take_is_kept_in_order(tmp_path, con
         assert got == sent
         while one.flow != ["pause", "resume"]:
             await asyncio.sleep(0)
-        assert transport.get_write_buffer_size() == 0
+        # asyncio 3.13.0 never takes back what it counts for headers.
+        if is_ours() or sys.version_info < (3, 13):
+            assert transport.get_write_buffer_size() == 0
         transport.sendto(b"again", None if connected else path)
         assert await current().sock_recv(receiver, 2000) == b"again"
         await close(one)
