@@ -11,6 +11,7 @@
 #include "term_ext.h"
 
 #define SORTED_SAFELY 128 /* entries; see erts_qsort() */
+#define FUN_HEAD_SIZE 30
 
 typedef struct builder {
   ErlNifEnv *env;
@@ -18,7 +19,8 @@ typedef struct builder {
   uint8_t *end;
 } builder;
 
-/* Whether a map with more entries may be among these bytes: it may be part of a binary, too. */
+/* Whether a map with more entries may be among these bytes, which may be part of something else, too: a
+ * pid's number, the contents of a binary. */
 static int
 may_have_large_map(const uint8_t *data, const uint8_t *end)
 {
@@ -32,6 +34,104 @@ may_have_large_map(const uint8_t *data, const uint8_t *end)
   return 0;
 }
 
+/* The size of an encoded atom at p, or more than is left. */
+static size_t
+atom_size(const uint8_t *p, size_t left)
+{
+  size_t head = left > 0 && (p[0] == EXT_SMALL_ATOM_UTF8 || p[0] == EXT_SMALL_ATOM) ? 2 : 3;
+  if (left < head) {
+    return SIZE_MAX / 2;
+  }
+  return head + (head == 2 ? p[1] : ext_get_u16(p + 1));
+}
+
+/* The size of a number, or of what names a node; more than left when it is cut short or unknown. */
+static size_t
+leaf_size(const uint8_t *p, size_t left)
+{
+  switch (p[0]) {
+  case EXT_NIL:
+    return 1;
+  case EXT_SMALL_INTEGER:
+    return 2;
+  case EXT_INTEGER:
+    return 5;
+  case EXT_NEW_FLOAT:
+    return 9;
+  case EXT_SMALL_BIG:
+    return left < 2 ? SIZE_MAX : 3 + (size_t)p[1];
+  case EXT_SMALL_ATOM_UTF8:
+  case EXT_SMALL_ATOM:
+  case EXT_ATOM_UTF8:
+  case EXT_ATOM:
+    return atom_size(p, left);
+  case EXT_NEW_PID:
+  case EXT_V4_PORT:
+    return 1 + atom_size(p + 1, left - 1) + 12;
+  case EXT_NEW_PORT:
+    return 1 + atom_size(p + 1, left - 1) + 8;
+  case EXT_NEWER_REFERENCE:
+    return left < 3 ? SIZE_MAX
+                    : 3 + atom_size(p + 3, left - 3) + 4 + 4 * (size_t)ext_get_u16(p + 1);
+  default:
+    return SIZE_MAX;
+  }
+}
+
+/* What comes at p, without the terms inside of it: its size, as leaf_size, and how many these are. */
+static size_t
+skip_shell(const uint8_t *p, size_t left, uint64_t *inside)
+{
+  uint32_t count = left >= 5 ? ext_get_u32(p + 1) : 0;
+  *inside = 0;
+  switch (p[0]) {
+  case EXT_STRING:
+    return left < 3 ? SIZE_MAX : 3 + (size_t)ext_get_u16(p + 1);
+  case EXT_BINARY:
+    return left < 5 ? SIZE_MAX : 5 + (size_t)count;
+  case EXT_BIT_BINARY:
+  case EXT_LARGE_BIG:
+    return left < 5 ? SIZE_MAX : 6 + (size_t)count;
+  case EXT_EXPORT:
+    *inside = 3;
+    return 1;
+  case EXT_SMALL_TUPLE:
+    *inside = left < 2 ? 0 : p[1];
+    return 2;
+  case EXT_LARGE_TUPLE:
+    *inside = count;
+    return 5;
+  case EXT_LIST:
+    *inside = (uint64_t)count + 1;
+    return 5;
+  case EXT_MAP:
+    *inside = 2 * (uint64_t)count;
+    return 5;
+  case EXT_NEW_FUN: /* size, arity, uniq, index, free variables; module, two numbers, pid */
+    *inside = left < FUN_HEAD_SIZE ? 0 : 4 + (uint64_t)ext_get_u32(p + FUN_HEAD_SIZE - 4);
+    return FUN_HEAD_SIZE;
+  default:
+    return leaf_size(p, left);
+  }
+}
+
+/* Whether the term at p has a large map inside, or is nothing that the emulator makes. */
+static int
+has_large_map(const uint8_t *p, const uint8_t *end)
+{
+  for (uint64_t terms = 1; terms > 0; terms--) {
+    uint64_t inside;
+    size_t left = (size_t)(end - p);
+    size_t size = left == 0 ? SIZE_MAX : skip_shell(p, left, &inside);
+    if (size > left || (p[0] == EXT_MAP && inside > 2 * SORTED_SAFELY)) {
+      return 1;
+    }
+    p += size;
+    terms += inside;
+  }
+  return 0;
+}
+
 static int build(builder *b, ERL_NIF_TERM *out);
 
 /* What the emulator decodes as a whole.  It wants a version byte before the term. */
@@ -39,7 +139,7 @@ static int
 build_leaf(builder *b, ERL_NIF_TERM *out)
 {
   /* Nothing but the emulator can make a fun, and its environment may hold any term. */
-  if (b->p[0] == EXT_NEW_FUN && may_have_large_map(b->p, b->end)) {
+  if (b->p[0] == EXT_NEW_FUN && has_large_map(b->p, b->end)) {
     return 0;
   }
   uint8_t before = b->p[-1];
