@@ -6,33 +6,34 @@
 
 -export([collect/1]).
 
-%% References that one call of the NIF looks at.
+%% References that one call of a NIF looks at: HANDLE_BUNDLE_MAX.
 -define(AT_ONCE, 500).
 
-%% @doc The references in `Term', each once: in lists, tuples, maps (keys too) and the environments
-%% of funs.  Which of them are handles is for the caller to find out, but where they are many, those
-%% that are none are left out, so that a NIF which goes through the list is quick.
+%% @doc What keeps the handles in `Term': the references in it, each once, in lists, tuples, maps (keys
+%% too) and the environments of funs; which of them are handles is for the caller to find out.  Where
+%% they are many it is bundles instead, each of which keeps many handles, so that a NIF which goes through
+%% the list is quick.
 %%
 %% Its cost grows with the size of the term; binaries and bit strings of any size cost nothing.
 -spec collect(term()) -> [reference()].
 collect(Term) when is_reference(Term) ->
     [Term];
 collect(Term) when is_list(Term); is_tuple(Term); is_map(Term); is_function(Term) ->
-    handles(walk(Term, #{}));
+    keepers(walk(Term, #{}));
 collect(_) ->
     [].
 
-handles(Found) when map_size(Found) =< ?AT_ONCE ->
+keepers(Found) when map_size(Found) =< ?AT_ONCE ->
     maps:keys(Found);
-handles(Found) ->
-    handles(maps:next(maps:iterator(Found)), 0, [], []).
+keepers(Found) ->
+    keepers(maps:next(maps:iterator(Found)), 0, [], []).
 
-handles(none, _, Some, Handles) ->
-    beamloop_nif:nif_handles(Some) ++ Handles;
-handles(Next, ?AT_ONCE, Some, Handles) ->
-    handles(Next, 0, [], beamloop_nif:nif_handles(Some) ++ Handles);
-handles({Ref, _, Iterator}, Count, Some, Handles) ->
-    handles(maps:next(Iterator), Count + 1, [Ref | Some], Handles).
+keepers(none, _, Some, Bundles) ->
+    beamloop_nif:nif_handle_bundle(Some) ++ Bundles;
+keepers(Next, ?AT_ONCE, Some, Bundles) ->
+    keepers(Next, 0, [], beamloop_nif:nif_handle_bundle(Some) ++ Bundles);
+keepers({Ref, _, Iterator}, Count, Some, Bundles) ->
+    keepers(maps:next(Iterator), Count + 1, [Ref | Some], Bundles).
 
 walk(Term, Found) when is_reference(Term) ->
     Found#{Term => []};

@@ -12,8 +12,8 @@
          nif_channel_send_many/3, nif_channel_send_cancel/1]).
 -export([nif_channel_take/1, nif_channel_recv_wait/2, nif_channel_recv_claim/1,
          nif_channel_recv_cancel/1, nif_channel_recv_give_up/1]).
--export([nif_handles/1]).
--export([nif_channel_subscription/1, nif_channel_subscribe/2, nif_channel_unsubscribe/1]).
+-export([nif_handle_bundle/1]).
+-export([nif_channel_subscription/1, nif_channel_subscribe/2, nif_channel_unsubscribe/2]).
 
 -type sent() :: ok | busy | {error, closed | too_large | system_limit}.
 -type sent_or_waits() :: ok | {wait, reference()} | {error, closed | too_large | system_limit}.
@@ -103,8 +103,8 @@ nif_channel_send_iovec(_Channel, _Iovec, _Handles) ->
 nif_channel_send_iovec(_Channel, _Iovec, _Handles, _Ref) ->
     erlang:nif_error(not_loaded).
 
--spec nif_handles([reference()]) -> [reference()].
-nif_handles(_References) ->
+-spec nif_handle_bundle([reference()]) -> [reference()].
+nif_handle_bundle(_References) ->
     erlang:nif_error(not_loaded).
 
 -spec nif_channel_send_many(reference(), [term()], node()) ->
@@ -147,8 +147,8 @@ nif_channel_subscription(_Channel) ->
 nif_channel_subscribe(_Channel, _Deliverer) ->
     erlang:nif_error(not_loaded).
 
--spec nif_channel_unsubscribe(reference()) -> ok.
-nif_channel_unsubscribe(_Channel) ->
+-spec nif_channel_unsubscribe(reference(), pid()) -> ok.
+nif_channel_unsubscribe(_Channel, _Subscriber) ->
     erlang:nif_error(not_loaded).
 
 -spec nif_channel_close(reference(), both | write) -> ok.

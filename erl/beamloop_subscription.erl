@@ -175,5 +175,5 @@ tell(What, #subscription{subscriber = Subscriber, channel = Channel}) ->
     Subscriber ! {py_channel, Channel, What},
     ok.
 
-finish(#subscription{channel = Channel}) ->
-    beamloop_nif:nif_channel_unsubscribe(Channel).
+finish(#subscription{channel = Channel, subscriber = Subscriber}) ->
+    beamloop_nif:nif_channel_unsubscribe(Channel, Subscriber).

@@ -26,11 +26,8 @@ ERL_NIF_TERM nif_channel_send(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[
 ERL_NIF_TERM nif_channel_send_binary(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
 /* nif_channel_send_iovec/3,4 (Channel, Iovec, Handles[, Ref]): as above, never declined.  Iovec is
- * what term_to_iovec gave; Handles is the list of the handles in the term.  O(length of both). */
+ * what term_to_iovec gave; Handles is a list of handles, and of bundles of them, that keeps those in the term.  O(length of both). */
 ERL_NIF_TERM nif_channel_send_iovec(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
-
-/* nif_handles/1 (References): those of a short list that are live handles. */
-ERL_NIF_TERM nif_handles(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
 /* nif_channel_send_many/3 (Channel, Terms, node()): {Result, Sent, Rest}: the first Sent terms were sent, Rest
  * was not.  Result is that of the first term of Rest, or more when the call has done enough, or
@@ -61,8 +58,8 @@ ERL_NIF_TERM nif_channel_recv_cancel(ErlNifEnv *env, int argc, const ERL_NIF_TER
 ERL_NIF_TERM nif_channel_recv_give_up(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
 /* nif_channel_subscription/1 (Channel): the process that delivers to the calling one, or none;
- * nif_channel_subscribe/2 (Channel, Deliverer): ok, remembers it; nif_channel_unsubscribe/1 (Channel):
- * ok, the calling process delivers no more.  O(subscribers). */
+ * nif_channel_subscribe/2 (Channel, Deliverer): ok, remembers it; nif_channel_unsubscribe/2 (Channel,
+ * Subscriber): ok, the calling process delivers no more to that one.  O(log subscribers). */
 ERL_NIF_TERM nif_channel_subscription(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM nif_channel_subscribe(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM nif_channel_unsubscribe(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);

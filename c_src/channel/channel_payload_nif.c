@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "channel_nif_internal.h"
+#include "../term/handle_bundle.h"
 #include "../term/handles.h"
 #include "../term/nif_terms.h"
 #include "../term/term_ext.h"
@@ -13,7 +14,7 @@ typedef struct payload {
   message_part part;
   uint8_t *data;
   size_t count;
-  void *resources[];
+  void *keepers[]; /* handles or bundles of them, one count each */
 } payload;
 
 static ErlNifResourceType *payload_type;
@@ -32,7 +33,7 @@ payload_destroyed(ErlNifEnv *env, void *resource)
   (void)env;
   free(self->data);
   for (size_t i = 0; i < self->count; i++) {
-    handle_release(self->resources[i]);
+    handle_release(self->keepers[i]);
   }
 }
 
@@ -45,23 +46,52 @@ channel_payload_nif_load(ErlNifEnv *env)
   return payload_type == NULL ? -1 : 0;
 }
 
+/* Where they are many in bundles, so that none of our destructors lasts long.  0, or -1 when memory is
+ * short. */
+static int
+keep_handles(payload *self, const handle_list *handles)
+{
+  if (handles->count <= HANDLE_BUNDLE_MAX) {
+    for (size_t i = 0; i < handles->count; i++) {
+      handle_keep(handles->items[i].resource);
+      self->keepers[self->count++] = handles->items[i].resource;
+    }
+    return 0;
+  }
+  void *some[HANDLE_BUNDLE_MAX];
+  for (size_t i = 0; i < handles->count;) {
+    size_t count = 0;
+    while (count < HANDLE_BUNDLE_MAX && i < handles->count) {
+      some[count++] = handles->items[i++].resource;
+    }
+    void *bundle = handle_bundle_new(some, count);
+    if (bundle == NULL) {
+      return -1;
+    }
+    self->keepers[self->count++] = bundle;
+  }
+  return 0;
+}
+
 message_attachment *
 channel_payload_new(uint8_t *data, size_t size, const handle_list *handles)
 {
-  size_t count = handles->count;
+  size_t count =
+      handles->count <= HANDLE_BUNDLE_MAX ? handles->count : handles->count / HANDLE_BUNDLE_MAX + 1;
   payload *self = enif_alloc_resource(payload_type, sizeof(*self) + count * sizeof(void *));
   if (self == NULL) {
+    return NULL;
+  }
+  self->data = NULL;
+  self->count = 0;
+  if (keep_handles(self, handles) < 0) {
+    enif_release_resource(self);
     return NULL;
   }
   self->base =
       (message_attachment){.release = payload_release, .parts = &self->part, .part_count = 1};
   self->part = (message_part){data, size};
   self->data = data;
-  self->count = count;
-  for (size_t i = 0; i < count; i++) {
-    handle_keep(handles->items[i].resource);
-    self->resources[i] = handles->items[i].resource;
-  }
   return &self->base;
 }
 

@@ -5,9 +5,9 @@
 
 #include "channel_attachment.h"
 #include "channel_nif_internal.h"
+#include "../term/handle_bundle_nif.h"
 #include "../term/handles.h"
 #include "../term/nif_encode.h"
-#include "../term/nif_terms.h"
 
 /* What one call of nif_channel_send_many does at most. */
 #define MANY_MAX_BYTES 65536
@@ -165,20 +165,7 @@ nif_channel_send_many(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
   return enif_make_tuple3(env, answer, enif_make_uint(env, sent), list);
 }
 
-ERL_NIF_TERM
-nif_handles(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{ /* (References) */
-  ERL_NIF_TERM head, list = argv[0], handles = enif_make_list(env, 0);
-  (void)argc;
-  while (enif_get_list_cell(env, list, &head, &list)) {
-    if (nif_term_resource(env, head) != NULL) {
-      handles = enif_make_list_cell(env, head, handles);
-    }
-  }
-  return enif_is_empty_list(env, list) ? handles : enif_make_badarg(env);
-}
-
-/* Keeps the resources behind those of a list of references that are handles: their number, -1 when
+/* Keeps the resources behind those of a list of references that are handles, or bundles: their number, -1 when
  * it is no proper list, and then nothing is kept. */
 static int
 keep_handles(ErlNifEnv *env, ERL_NIF_TERM list, void **out, unsigned capacity)
@@ -186,7 +173,7 @@ keep_handles(ErlNifEnv *env, ERL_NIF_TERM list, void **out, unsigned capacity)
   ERL_NIF_TERM head;
   unsigned count = 0;
   while (count < capacity && enif_get_list_cell(env, list, &head, &list)) {
-    void *resource = nif_term_resource(env, head);
+    void *resource = handle_or_bundle(env, head);
     if (resource != NULL) {
       handle_keep(resource);
       out[count++] = resource;

@@ -1,6 +1,6 @@
 /* Which process delivers a channel's messages to which subscriber.  Belongs to a channel's handle.
  *
- * erl_nif side.  Lock: its own, a leaf.
+ * erl_nif side.  What a call costs grows with the logarithm of their number.  Lock: its own, a leaf.
  */
 #ifndef BEAMLOOP_CHANNEL_SUBSCRIPTIONS_H
 #define BEAMLOOP_CHANNEL_SUBSCRIPTIONS_H
@@ -12,7 +12,7 @@ typedef struct subscription subscription;
 
 typedef struct subscriptions {
   pthread_mutex_t mutex;
-  subscription *first; /* guarded by mutex */
+  subscription *root; /* guarded by mutex */
 } subscriptions;
 
 void subscriptions_init(subscriptions *all);
@@ -24,7 +24,8 @@ int subscriptions_find(subscriptions *all, const ErlNifPid *subscriber, ErlNifPi
 /* Adds one, or gives the subscriber another deliverer.  0, or -1 when memory is short. */
 int subscriptions_put(subscriptions *all, const ErlNifPid *subscriber, const ErlNifPid *deliverer);
 
-/* Removes what that deliverer did. */
-void subscriptions_remove(subscriptions *all, const ErlNifPid *deliverer);
+/* Removes the subscriber's, if it has that deliverer. */
+void subscriptions_remove(subscriptions *all, const ErlNifPid *subscriber,
+                          const ErlNifPid *deliverer);
 
 #endif

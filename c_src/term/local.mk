@@ -16,6 +16,9 @@ TERM_SOURCES = \
 
 TERM_NIF_SOURCES = \
 	c_src/term/atoms.h \
+	c_src/term/handle_bundle.h \
+	c_src/term/handle_bundle_nif.c \
+	c_src/term/handle_bundle_nif.h \
 	c_src/term/handles.h \
 	c_src/term/handles_nif.c \
 	c_src/term/local_node.h \

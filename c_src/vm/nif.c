@@ -2,6 +2,7 @@
 #include <erl_nif.h>
 
 #include "../channel/channel_nif.h"
+#include "../term/handle_bundle_nif.h"
 #include "atoms_nif.h"
 #include "call_nif.h"
 #include "hosted_nif.h"
@@ -44,7 +45,7 @@ open_types(ErlNifEnv *env)
       hosted_nif_load(env, flags) != 0) {
     return -1;
   }
-  if (channel_nif_load(env) != 0) {
+  if (handle_bundle_nif_load(env, flags) != 0 || channel_nif_load(env) != 0) {
     return -1;
   }
   return hear_of_halt(env);
@@ -89,7 +90,7 @@ static ErlNifFunc functions[] = {
     {"nif_channel_send_binary", 3, nif_channel_send_binary, 0},
     {"nif_channel_send_iovec", 3, nif_channel_send_iovec, 0},
     {"nif_channel_send_iovec", 4, nif_channel_send_iovec, 0},
-    {"nif_handles", 1, nif_handles, 0},
+    {"nif_handle_bundle", 1, nif_handle_bundle, 0},
     {"nif_channel_send_many", 3, nif_channel_send_many, 0},
     {"nif_channel_send_cancel", 1, nif_channel_send_cancel, 0},
     {"nif_channel_take", 1, nif_channel_take, 0},
@@ -99,7 +100,7 @@ static ErlNifFunc functions[] = {
     {"nif_channel_recv_give_up", 1, nif_channel_recv_give_up, 0},
     {"nif_channel_subscription", 1, nif_channel_subscription, 0},
     {"nif_channel_subscribe", 2, nif_channel_subscribe, 0},
-    {"nif_channel_unsubscribe", 1, nif_channel_unsubscribe, 0},
+    {"nif_channel_unsubscribe", 2, nif_channel_unsubscribe, 0},
     {"nif_channel_close", 2, nif_channel_close, 0},
     {"nif_channel_info", 1, nif_channel_info, 0},
     {"nif_channel_live", 0, nif_channel_live, 0},

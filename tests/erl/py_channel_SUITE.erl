@@ -10,7 +10,9 @@
 -export([bad_options_are_badarg/1, what_is_no_channel_is_badarg/1,
          a_full_channel_is_busy_and_has_room_again/1, what_never_fits_is_too_large/1,
          sending_after_close_is_refused_and_what_was_queued_is_drained/1, close_is_idempotent/1,
-         info_counts/1, every_kind_of_term_arrives/1, large_terms_arrive_whole/1,
+         info_counts/1, every_kind_of_term_arrives/1,
+         a_fun_whose_bytes_look_like_a_large_map_arrives/1, large_terms_arrive_whole/1,
+         very_many_handles_in_one_message_are_kept/1,
          a_small_part_of_a_large_binary_does_not_keep_it/1, a_channel_travels_through_itself/1,
          dropping_the_last_reference_closes/1, the_owners_death_closes/1,
          a_dead_owner_is_refused/1, many_producers_keep_their_order/1,
@@ -26,7 +28,9 @@ all() ->
     [bad_options_are_badarg, what_is_no_channel_is_badarg,
      a_full_channel_is_busy_and_has_room_again, what_never_fits_is_too_large,
      sending_after_close_is_refused_and_what_was_queued_is_drained, close_is_idempotent,
-     info_counts, every_kind_of_term_arrives, large_terms_arrive_whole,
+     info_counts, every_kind_of_term_arrives,
+     a_fun_whose_bytes_look_like_a_large_map_arrives, large_terms_arrive_whole,
+     very_many_handles_in_one_message_are_kept,
      a_small_part_of_a_large_binary_does_not_keep_it, a_channel_travels_through_itself,
      dropping_the_last_reference_closes, the_owners_death_closes, a_dead_owner_is_refused,
      many_producers_keep_their_order, every_message_reaches_one_of_many_consumers,
@@ -71,6 +75,10 @@ helpers() ->
     "def echo(ref, pid):\n"
     "    for term in Channel(ref):\n"
     "        reply(pid, [term])\n"
+    "\n"
+    "def ends(ref):\n"
+    "    refs = Channel(ref).receive()\n"
+    "    return [len(refs), *(Channel(r).try_receive() for r in (refs[0], refs[-1]))]\n"
     "\n"
     "def sizes(ref):\n"
     "    return [len(m) for m in Channel(ref)]\n"
@@ -205,6 +213,35 @@ every_kind_of_term_arrives(_Config) ->
      end || Term <- Terms],
     ok = py_channel:close(Channel),
     {ok, none} = result(Echo).
+
+%% Such as the number of the process that made it, behind a node's name that ends in t.
+a_fun_whose_bytes_look_like_a_large_map_arrives(_Config) ->
+    {ok, Channel} = py_channel:new(),
+    Echo = start_call(echo, [Channel, self()]),
+    Alike = <<"t", 200:32>>,
+    Padding = binary:copy(<<"x">>, 2000),
+    Inner = fun() -> {Alike, self(), make_ref(), 1 bsl 70, -1, 1.5, [a | b], #{k => Padding}} end,
+    Map = maps:from_list([{I, Alike} || I <- lists:seq(1, 128)]),
+    Funs = [fun() -> Alike end, fun() -> [Inner, fun lists:map/2, <<5:3>>, Map, "text"] end],
+    ok = py_channel:send(Channel, {Funs, Padding}),
+    receive [Back] -> ?assertEqual({Funs, Padding}, Back) end,
+    ok = py_channel:close(Channel),
+    {ok, none} = result(Echo).
+
+%% No NIF goes through all of them: they are kept in bundles.
+very_many_handles_in_one_message_are_kept(_Config) ->
+    {ok, Outer} = py_channel:new(),
+    Count = 20000,
+    {Pid, Monitor} = spawn_monitor(fun() ->
+        Inner = [begin {ok, C} = py_channel:new(), C end || _ <- lists:seq(1, Count)],
+        ?assert(length(beamloop_handles:collect(Inner)) =< Count div 500 + 1),
+        ok = py_channel:send(Outer, Inner),
+        [ok = py_channel:send(C, 7) || C <- [hd(Inner), lists:last(Inner)]]
+    end),
+    await([{Pid, Monitor}]),
+    {Live, _} = beamloop_nif:nif_channel_live(),
+    ?assertEqual(Count + 1, Live),
+    ?assertEqual({ok, [Count, 7, 7]}, call(ends, [Outer])).
 
 large_terms_arrive_whole(_Config) ->
     {ok, Channel} = py_channel:new(),
