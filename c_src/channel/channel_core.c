@@ -1,14 +1,48 @@
 #include "channel_core.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 
 #include "../term/handles.h"
 
-/* More queued messages than this are released on a thread of their own: whoever drops the last
- * count may be a scheduler or hold the GIL, and must not work for milliseconds. */
+/* More queued messages and waits to be told than this are released on a thread of their own: whoever
+ * drops the last count may be a scheduler or hold the GIL, and must not work for milliseconds. */
 #define RELEASE_AT_ONCE_MAX 1000
 
 static atomic_size_t live;
+
+static int
+settle(channel_chore *chore)
+{
+  channel_settle *self = (channel_settle *)chore;
+  int more = queue_settle_more(self->queue);
+  if (!more) {
+    channel_decref(self->channel);
+  }
+  return more;
+}
+
+/* Its caller holds a count of the channel; the chore has one of its own. */
+static void
+settle_later(channel *c, channel_settle *self)
+{
+  channel_incref(c);
+  channel_chore_post(&self->chore);
+}
+
+static void
+settle_to_python(queue *q)
+{
+  channel *c = (channel *)((char *)q - offsetof(channel, to_python));
+  settle_later(c, &c->settle_to_python);
+}
+
+static void
+settle_to_erlang(queue *q)
+{
+  channel *c = (channel *)((char *)q - offsetof(channel, to_erlang));
+  settle_later(c, &c->settle_to_erlang);
+}
 
 channel *
 channel_create(const queue_limits *limits)
@@ -22,6 +56,10 @@ channel_create(const queue_limits *limits)
   c->binaries_as_str = 0;
   queue_init(&c->to_python, limits);
   queue_init(&c->to_erlang, limits);
+  c->to_python.settle_later = settle_to_python;
+  c->to_erlang.settle_later = settle_to_erlang;
+  c->settle_to_python = (channel_settle){{.step = settle}, c, &c->to_python};
+  c->settle_to_erlang = (channel_settle){{.step = settle}, c, &c->to_erlang};
   atomic_init(&c->given, 0);
   atomic_init(&c->handles, 0);
   atomic_init(&c->handle, NULL);
@@ -63,7 +101,8 @@ channel_decref(channel *c)
   queue_get_info(&c->to_python, &to_python);
   queue_get_info(&c->to_erlang, &to_erlang);
   /* The new thread inherits a mask that blocks what ours block. */
-  if (to_python.messages + to_erlang.messages > RELEASE_AT_ONCE_MAX &&
+  size_t waits = queue_count_kinds(to_python.waiters) + queue_count_kinds(to_erlang.waiters);
+  if (to_python.messages + to_erlang.messages + waits > RELEASE_AT_ONCE_MAX &&
       pthread_create(&thread, NULL, destroy_on_thread, c) == 0) {
     pthread_detach(thread);
   } else {

@@ -10,18 +10,30 @@
 
 #include <stdatomic.h>
 
+#include "channel_chores.h"
 #include "queue.h"
 
-typedef struct channel {
+typedef struct channel channel;
+
+/* Wakes those who wait at one queue, as far as no call may do it. */
+typedef struct channel_settle {
+  channel_chore chore;
+  channel *channel; /* constant; counted while the chore is posted */
+  queue *queue;     /* constant */
+} channel_settle;
+
+struct channel {
   atomic_size_t refs;
-  queue to_python;     /* Erlang sends, Python receives */
-  queue to_erlang;     /* Python sends, Erlang receives */
+  queue to_python; /* Erlang sends, Python receives */
+  queue to_erlang; /* Python sends, Erlang receives */
+  channel_settle settle_to_python;
+  channel_settle settle_to_erlang;
   int binaries_as_str; /* constant: how Python gets binaries */
   atomic_int given;    /* Erlang has had a handle */
   atomic_size_t handles;
   _Atomic(void *) handle; /* the newest; it may be gone by now */
   void *held;             /* the handle of a channel that is not given yet, or NULL; the GIL's */
-} channel;
+};
 
 /* The content of a handle resource; the Erlang face adds its own fields behind. */
 typedef struct channel_handle {

@@ -1,26 +1,43 @@
 /* receive_many() and async_receive_many(): what is there, in one go. */
 #include "channel_python.h"
 
-/* The next message that is there, as an object; NULL without an exception when there is none, or when it
- * has no Python value: then it stays the first of the queue, for the next receive to tell. */
-static PyObject *
-next_there(channel_object *self)
+#define BATCH 64 /* messages at once, so that the queue's lock is not taken for each */
+
+/* Appends the messages as objects: how many it could. */
+static size_t
+append_objects(const channel *c, PyObject *list, const message *batch, size_t count)
 {
-  queue *q = &self->channel->to_python;
-  queue_waiter w = {.kind = QUEUE_THREAD};
-  message m;
-  if (!queue_hand_next(q, &w)) {
-    return NULL;
+  for (size_t i = 0; i < count; i++) {
+    PyObject *object = channel_decode_kept(c, &batch[i]);
+    int failed = object == NULL || PyList_Append(list, object) < 0;
+    Py_XDECREF(object);
+    if (failed) {
+      PyErr_Clear();
+      return i;
+    }
   }
-  PyObject *object = channel_decode_kept(self->channel, &w.handed);
-  if (object == NULL) {
-    PyErr_Clear();
-    queue_cancel(q, &w);
-    return NULL;
-  }
-  queue_claim(q, &w, &m);
-  message_release(&m);
-  return object;
+  return count;
+}
+
+/* Appends what is there, at most max.  What has no Python value stays the first of the queue, for the
+ * next receive to tell. */
+static void
+append_there(channel *c, PyObject *list, size_t max)
+{
+  message batch[BATCH];
+  size_t count, good;
+  do {
+    count = queue_hand_some(&c->to_python, batch, max < BATCH ? max : BATCH);
+    if (count == 0) {
+      return;
+    }
+    good = append_objects(c, list, batch, count);
+    queue_claim_some(&c->to_python, batch, good, count);
+    for (size_t i = 0; i < good; i++) {
+      message_release(&batch[i]);
+    }
+    max -= count;
+  } while (good == count && max > 0);
 }
 
 PyObject *
@@ -36,13 +53,8 @@ channel_gather(channel_object *self, message *m, Py_ssize_t max)
     return NULL;
   }
   PyList_SET_ITEM(list, 0, object);
-  while (PyList_GET_SIZE(list) < max && (object = next_there(self)) != NULL) {
-    int failed = PyList_Append(list, object);
-    Py_DECREF(object);
-    if (failed < 0) {
-      Py_DECREF(list);
-      return NULL;
-    }
+  if (max > 1) {
+    append_there(self->channel, list, (size_t)max - 1);
   }
   return list;
 }

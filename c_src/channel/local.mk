@@ -6,6 +6,8 @@ CHANNEL_SOURCES = \
 	c_src/channel/channel_await.h \
 	c_src/channel/channel_await_queue.c \
 	c_src/channel/channel_callback.c \
+	c_src/channel/channel_chores.c \
+	c_src/channel/channel_chores.h \
 	c_src/channel/channel_core.c \
 	c_src/channel/channel_core.h \
 	c_src/channel/channel_create.c \
@@ -32,6 +34,8 @@ CHANNEL_SOURCES = \
 	c_src/channel/channel_type.c \
 	c_src/channel/channel_wait.c \
 	c_src/channel/cpu_relax.h \
+	c_src/channel/message_heap.c \
+	c_src/channel/message_heap.h \
 	c_src/channel/message_store.c \
 	c_src/channel/message_store.h \
 	c_src/channel/queue.c \

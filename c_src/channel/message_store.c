@@ -290,63 +290,27 @@ message_push(message_list *list, const message *m)
   return 0;
 }
 
-/* A free slot before the first message, which becomes the first. */
-static message *
-slot_before_head(message_list *list)
-{
-  message_chunk *c = list->head;
-  if (c != NULL && c->first == c->end) {
-    c->first = c->end = CHUNK_SLOTS;
-  }
-  if (c == NULL || c->first == 0) {
-    c = chunk_new(list);
-    if (c == NULL) {
-      abort();
-    }
-    c->first = c->end = CHUNK_SLOTS;
-    c->next = list->head;
-    list->head = c;
-    if (list->tail == NULL) {
-      list->tail = c;
-    }
-  }
-  return &c->slots[--c->first];
-}
-
 void
 message_push_back(message_list *list, const message *m)
 {
-  message *slot = slot_before_head(list);
-  message_chunk *c = list->head;
-  size_t i = c->first + 1;
-  /* Messages that were given back earlier may be older than this one: they stay in front. */
-  for (;;) {
-    if (i == c->end) {
-      c = c->next;
-      if (c == NULL) {
-        break;
-      }
-      i = c->first;
-    }
-    if (c->slots[i].sequence > m->sequence) {
-      break;
-    }
-    *slot = c->slots[i];
-    slot = &c->slots[i++];
-  }
-  *slot = *m;
+  message_heap_put(&list->returned, m);
 }
 
 int
 message_list_is_empty(const message_list *list)
 {
-  return list->head == NULL || list->head->first == list->head->end;
+  return list->returned.first == NULL &&
+         (list->head == NULL || list->head->first == list->head->end);
 }
 
 int
 message_pop(message_list *list, message *out)
 {
   message_chunk *c = list->head;
+  /* What was given back was taken before what has not been taken yet. */
+  if (message_heap_take(&list->returned, out)) {
+    return 1;
+  }
   if (c == NULL || c->first == c->end) {
     return 0;
   }

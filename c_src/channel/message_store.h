@@ -13,6 +13,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "message_heap.h"
+
+typedef struct message message;
 typedef struct message_segment message_segment;
 typedef struct message_chunk message_chunk;
 typedef struct message_attachment message_attachment;
@@ -34,16 +37,17 @@ struct message_attachment {
   size_t movable;
 };
 
-typedef struct message {
+struct message {
   const uint8_t *data;            /* the payload when it was copied, else NULL */
   size_t size;                    /* of the payload, in bytes */
   uint64_t sequence;              /* position in the order of sending */
   message_segment *segment;       /* where data lies, or NULL */
   message_attachment *attachment; /* or NULL */
-} message;
+};
 
 /* Zero-initialised is empty. */
 typedef struct message_list {
+  message_heap returned; /* come before the others */
   message_chunk *head;
   message_chunk *tail;
   message_chunk *spare; /* an empty chunk kept for the next need, or NULL */
@@ -71,8 +75,8 @@ message_attachment *message_attachment_copy(const uint8_t *data, size_t size,
 /* Appends.  0, or -1 when memory is short: nothing was stored. */
 int message_push(message_list *list, const message *m);
 
-/* Puts a message that was taken back to where its sequence belongs, near the head.  Cannot fail:
- * memory being short for one small block ends the process, as it does in the emulator. */
+/* Puts a message that was taken back to where its sequence belongs, before all that were not taken yet.
+ * Cannot fail, as message_heap_put. */
 void message_push_back(message_list *list, const message *m);
 
 int message_list_is_empty(const message_list *list);
@@ -80,7 +84,8 @@ int message_list_is_empty(const message_list *list);
 /* Takes the first message: 1, or 0 when there is none. */
 int message_pop(message_list *list, message *out);
 
-/* Moves all of from to the empty list to, however many they are, and gives back a spare chunk. */
+/* Moves all of from, of which none was given back, to the empty list to, however many they are, and gives
+ * back a spare chunk. */
 void message_move_all(message_list *from, message_list *to);
 
 /* Releases what is in the list, and empties it. */

@@ -5,6 +5,7 @@
 #include "cpu_relax.h"
 
 #define LOCK_SPINS 40
+#define TURNS_MAX 6 /* at the lock, of one call that wakes */
 
 /* The lock is held for well under a microsecond, a sleep in the kernel costs several: try for about
  * as long as the holder needs before sleeping. */
@@ -46,29 +47,58 @@ unlock_head(queue *q)
   pthread_mutex_unlock(&q->head);
 }
 
-/* A settle that stops for want of place leaves less than this. */
-static int
-is_nearly_full(const queue_laters *laters)
+/* No lock held. */
+static void
+run_laters(queue_laters *laters)
 {
-  return laters->count + 2 > QUEUE_LATER_MAX;
+  for (unsigned i = 0; i < laters->count; i++) {
+    laters->items[i].run(laters->items[i].arg);
+  }
+  laters->count = laters->woken = 0;
+}
+
+/* Lock held.  Another may have taken over already what is left to be done. */
+static int
+must_hand_over(queue *q, int more)
+{
+  int must = more && q->settle_later != NULL && !q->settling_later;
+  if (must) {
+    q->settling_later = 1;
+  }
+  return must;
 }
 
 void
 queue_finish(queue *q, queue_laters *laters)
 {
-  for (;;) {
-    int more = is_nearly_full(laters);
+  for (unsigned turn = 1;; turn++) {
+    int more = !queue_may_wake(laters);
+    int last = !more || q->settling_later || (turn == TURNS_MAX && q->settle_later != NULL);
+    int hand_over = last && must_hand_over(q, more);
     queue_unlock(q);
-    for (unsigned i = 0; i < laters->count; i++) {
-      laters->items[i].run(laters->items[i].arg);
+    run_laters(laters);
+    if (hand_over) {
+      q->settle_later(q);
     }
-    if (!more) {
+    if (last) {
       return;
     }
-    laters->count = 0;
     queue_lock(q);
     queue_settle(q, laters);
   }
+}
+
+int
+queue_settle_more(queue *q)
+{
+  queue_laters laters = {.count = 0};
+  queue_lock(q);
+  queue_settle(q, &laters);
+  int more = !queue_may_wake(&laters);
+  q->settling_later = more;
+  queue_unlock(q);
+  run_laters(&laters);
+  return more;
 }
 
 void
@@ -122,6 +152,7 @@ hand(queue *q, const message *m, queue_laters *laters)
   queue_waiter *w;
   while ((w = q->first_waiter) != NULL) {
     unlink_waiter(q, w);
+    laters->woken++;
     if (w->notify) {
       w->wake(w, QUEUE_WAKE_NOTIFY, laters);
       continue;
@@ -137,13 +168,14 @@ hand(queue *q, const message *m, queue_laters *laters)
   return 0;
 }
 
-/* Lock held.  The queue is closed and drained: tells everybody who waits. */
+/* Lock held.  The queue is closed and drained: tells those who wait. */
 static void
 wake_all_closed(queue *q, queue_laters *laters)
 {
   queue_waiter *w;
-  while ((w = q->first_waiter) != NULL && !is_nearly_full(laters)) {
+  while ((w = q->first_waiter) != NULL && queue_may_wake(laters)) {
     unlink_waiter(q, w);
+    laters->woken++;
     if (!w->notify) {
       w->state = WAITER_CLOSED;
     }
@@ -272,13 +304,20 @@ queue_send(queue *q, const uint8_t *data, size_t size, message_attachment *attac
   return result;
 }
 
-/* Head and lock held.  The next message, claimed: QUEUE_OK, QUEUE_EMPTY or QUEUE_CLOSED. */
-static int
-take_any(queue *q, message *out, queue_laters *laters)
+/* Both locks held.  Where none are left of those that come next, these are now those that came in. */
+static void
+move_incoming(queue *q)
 {
   if (message_list_is_empty(&q->next) && !message_list_is_empty(&q->incoming)) {
     message_move_all(&q->incoming, &q->next);
   }
+}
+
+/* Both locks held.  The next message, claimed: QUEUE_OK, QUEUE_EMPTY or QUEUE_CLOSED. */
+static int
+take_any(queue *q, message *out, queue_laters *laters)
+{
+  move_incoming(q);
   if (message_pop(&q->next, out)) {
     if (account_claim(q, out)) {
       queue_settle(q, laters);
@@ -337,21 +376,49 @@ queue_wait(queue *q, queue_waiter *w, message *out)
   return take_or_wait(q, w, out);
 }
 
-int
-queue_hand_next(queue *q, queue_waiter *w)
+size_t
+queue_hand_some(queue *q, message *out, size_t max)
 {
+  size_t count = 0;
   lock_all(q);
-  if (message_list_is_empty(&q->next) && !message_list_is_empty(&q->incoming)) {
-    message_move_all(&q->incoming, &q->next);
+  move_incoming(q);
+  while (count < max) {
+    if (!message_pop(&q->next, &out[count])) {
+      break;
+    }
+    count++;
   }
-  int there = message_pop(&q->next, &w->handed);
-  if (there) {
-    w->state = WAITER_HANDED;
-    q->handed++;
-  }
+  q->handed += count;
   unlock_head(q);
   queue_unlock(q);
-  return there;
+  return count;
+}
+
+/* Both locks held.  To the next waiter, or to the head of the queue. */
+static void
+give_back(queue *q, const message *m, queue_laters *laters)
+{
+  q->handed--;
+  if (!hand(q, m, laters)) {
+    message_push_back(&q->next, m);
+  }
+}
+
+void
+queue_claim_some(queue *q, const message *handed, size_t claimed, size_t count)
+{
+  queue_laters laters = {.count = 0};
+  lock_all(q);
+  q->handed -= claimed;
+  for (size_t i = 0; i < claimed; i++) {
+    account_claim(q, &handed[i]);
+  }
+  for (size_t i = claimed; i < count; i++) {
+    give_back(q, &handed[i], &laters);
+  }
+  unlock_head(q);
+  queue_settle(q, &laters);
+  queue_finish(q, &laters);
 }
 
 int
@@ -400,10 +467,7 @@ queue_cancel(queue *q, queue_waiter *w)
     unlink_waiter(q, w);
   } else if (w->state == WAITER_HANDED) {
     w->state = WAITER_IDLE;
-    q->handed--;
-    if (!hand(q, &w->handed, &laters)) {
-      message_push_back(&q->next, &w->handed);
-    }
+    give_back(q, &w->handed, &laters);
   }
   w->state = WAITER_IDLE;
   unlock_head(q);

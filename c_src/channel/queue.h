@@ -10,6 +10,9 @@
  * one waits, other sends are refused.  A sender that waits either leaves its message with the
  * queue, which takes it in when there is room, or has room reserved for it and sends then.
  *
+ * However many wait, no call wakes more than a few of them: where more are to be woken, as when the
+ * queue is closed, the rest is left to a thread of its owner's.
+ *
  * Locks: the queue's own, held for O(1) work, after the GIL and before any lock that a waiter's wake
  * takes.  There are two, so that a receiver does not meet senders at each message: the head lock
  * guards the messages that come next, the lock the rest, and is taken second.  Payload is released
@@ -73,6 +76,7 @@ typedef struct queue_limits {
 
 typedef struct queue_laters {
   unsigned count;
+  unsigned woken; /* waiters and senders, since the lock was taken */
   struct {
     void (*run)(void *arg);
     void *arg;
@@ -137,8 +141,14 @@ typedef struct queue_totals {
   size_t size; /* bytes */
 } queue_totals;
 
-typedef struct queue {
+typedef struct queue queue;
+
+struct queue {
   queue_limits limits; /* constant */
+  /* Set after queue_init, or NULL.  No lock held.  There are more to be woken than one call may wake:
+   * has queue_settle_more called until that gives 0, on a thread that may take the time.  With NULL
+   * the call wakes all of them. */
+  void (*settle_later)(queue *q);
 
   /* Receivers' side. */
   _Alignas(QUEUE_CACHE_LINE) pthread_mutex_t head;
@@ -169,7 +179,8 @@ typedef struct queue {
   uint64_t busy; /* sends refused for want of room */
   int congested; /* waits for size to fall to the low watermark */
   int closed;
-} queue;
+  int settling_later; /* settle_later was called, and queue_settle_more has not given 0 yet */
+};
 
 typedef struct queue_info {
   queue_limits limits;
@@ -237,9 +248,13 @@ int queue_take(queue *q, message *out);
 /* As queue_take, but QUEUE_EMPTY puts the idle waiter w at the end of the list. */
 int queue_wait(queue *q, queue_waiter *w, message *out);
 
-/* Any thread, GIL or not; takes the lock.  Hands the idle waiter w the next message, without a wake: 1;
- * or 0 when none is there. */
-int queue_hand_next(queue *q, queue_waiter *w);
+/* Any thread, GIL or not; takes the lock once.  Hands the caller the messages that are there, at most
+ * max: their number.  They are the queue's still until queue_claim_some. */
+size_t queue_hand_some(queue *q, message *out, size_t max);
+
+/* Any thread, GIL or not; takes the lock once.  Of count messages that queue_hand_some gave, claims the
+ * first ones, which the caller releases, and gives back the others. */
+void queue_claim_some(queue *q, const message *handed, size_t claimed, size_t count);
 
 /* Any thread, GIL or not; takes the lock.  QUEUE_EMPTY: the notify waiter w is in the list and will
  * be told;  QUEUE_OK: there is something to take, or nothing any more, already; w is not in the
@@ -265,6 +280,10 @@ int queue_is_waiting(queue *q, const queue_waiter *w);
 /* Any thread, GIL or not; takes the lock.  Refuses further sends, and senders that wait; receivers
  * drain what is there. */
 void queue_close(queue *q);
+
+/* A thread that may take the time; takes the lock.  Wakes some of those who are to be woken: 1 when there
+ * are more. */
+int queue_settle_more(queue *q);
 
 /* Any thread; takes the lock. */
 void queue_get_info(queue *q, queue_info *out);

@@ -9,12 +9,21 @@
 void queue_lock(queue *q);
 void queue_unlock(queue *q);
 
-/* Lock held; it is not afterwards.  Does what is left for later, and wakes whoever found no place
- * there. */
+#define QUEUE_WAKES_AT_ONCE 16 /* while the lock is held */
+
+/* Whether one more may be woken before the lock is free again. */
+static inline int
+queue_may_wake(const queue_laters *laters)
+{
+  /* A grant may wake a receiver besides the sender. */
+  return laters->count + 2 <= QUEUE_LATER_MAX && laters->woken < QUEUE_WAKES_AT_ONCE;
+}
+
+/* Lock held; it is not afterwards.  Does what is left for later, and wakes more of those who are to be
+ * woken, or has that done. */
 void queue_finish(queue *q, queue_laters *laters);
 
-/* Lock held.  Wakes senders and receivers as the queue's state allows, as many as laters has place
- * for.  After each claim while there is attention. */
+/* Lock held.  Wakes senders and receivers as the queue's state allows, while queue_may_wake.  After each claim while there is attention. */
 void queue_settle(queue *q, queue_laters *laters);
 
 /* Lock held.  QUEUE_OK when a message of that size may come in now; QUEUE_CLOSED, QUEUE_TOO_LARGE,

@@ -74,8 +74,8 @@ void
 queue_serve_senders(queue *q, queue_laters *laters)
 {
   queue_sender *s;
-  /* A grant may wake a receiver besides the sender. */
-  while ((s = q->first_sender) != NULL && laters->count + 2 <= QUEUE_LATER_MAX) {
+  while ((s = q->first_sender) != NULL && queue_may_wake(laters)) {
+    laters->woken++;
     if (q->closed) {
       unlink_sender(q, s);
       s->state = SENDER_DONE;

@@ -213,19 +213,51 @@ one_queue_may_be_named_twice(void)
 }
 
 static int
-a_message_handed_without_a_wait_can_be_given_back(void)
+messages_handed_without_a_wait_can_be_given_back(void)
 {
   queue q;
-  message m;
-  queue_waiter w = {.kind = QUEUE_THREAD};
+  message m[4];
+  queue_info info;
   init_queues(&q, 1);
-  CHECK(!queue_hand_next(&q, &w));
-  send_value(&q, 1);
-  send_value(&q, 2);
-  CHECK(queue_hand_next(&q, &w) && messages_in(&q) == 2);
-  queue_cancel(&q, &w);
-  CHECK(queue_hand_next(&q, &w) && queue_claim(&q, &w, &m) == QUEUE_OK && value_of(&m) == 1);
-  CHECK(queue_take(&q, &m) == QUEUE_OK && value_of(&m) == 2);
+  CHECK(queue_hand_some(&q, m, 4) == 0);
+  for (int i = 1; i <= 5; i++) {
+    send_value(&q, i);
+  }
+  CHECK(queue_hand_some(&q, m, 4) == 4 && messages_in(&q) == 5);
+  queue_claim_some(&q, m, 2, 4);
+  CHECK(value_of(&m[0]) == 1 && value_of(&m[1]) == 2 && messages_in(&q) == 3);
+  CHECK(queue_hand_some(&q, m, 1) == 1);
+  queue_claim_some(&q, m, 1, 1);
+  CHECK(value_of(&m[0]) == 3);
+  CHECK(queue_take(&q, m) == QUEUE_OK && value_of(m) == 4);
+  CHECK(queue_take(&q, m) == QUEUE_OK && value_of(m) == 5);
+  queue_get_info(&q, &info);
+  CHECK(info.size == 0 && info.total_out == 5 && q.handed == 0);
+  destroy_queues(&q, 1);
+  return 0;
+}
+
+static int
+what_is_given_back_of_many_goes_to_those_who_wait(void)
+{
+  queue q;
+  message m[3], one;
+  queue_select *s = queue_select_new(1, QUEUE_THREAD);
+  size_t arm;
+  init_queues(&q, 1);
+  s->arms[0].queue = &q;
+  s->wake = count_wake;
+  wakes = 0;
+  for (int i = 1; i <= 3; i++) {
+    send_value(&q, i);
+  }
+  CHECK(queue_hand_some(&q, m, 3) == 3);
+  CHECK(queue_select_wait(s, 0, &one, &arm) == QUEUE_EMPTY);
+  queue_claim_some(&q, m, 1, 3);
+  CHECK(value_of(&m[0]) == 1 && wakes == 1);
+  CHECK(queue_select_claim(s, &one, &arm) == QUEUE_OK && value_of(&one) == 2);
+  CHECK(queue_take(&q, &one) == QUEUE_OK && value_of(&one) == 3);
+  queue_select_free(s);
   destroy_queues(&q, 1);
   return 0;
 }
@@ -324,7 +356,8 @@ main(void)
   RUN(a_waiter_that_cannot_be_woken_is_passed_over);
   RUN(it_is_closed_when_all_are);
   RUN(one_queue_may_be_named_twice);
-  RUN(a_message_handed_without_a_wait_can_be_given_back);
+  RUN(messages_handed_without_a_wait_can_be_given_back);
+  RUN(what_is_given_back_of_many_goes_to_those_who_wait);
   RUN(threads_get_each_message_once);
   printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;
