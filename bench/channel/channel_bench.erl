@@ -2,7 +2,8 @@
 -module(channel_bench).
 
 -export([load/1, floors/1, send_alone/3, receive_while_sending/4, in_flight/3, one_in_flight/2]).
--export([nothing/1, pin/1, unpin/0, fresh_memory/0, copy/2, ping_pong/1]).
+-export([to_erlang/4, close_crowd/1]).
+-export([nothing/1, pin/1, unpin/0, fresh_memory/0, copy/2, ping_pong/1, send_binaries/3]).
 
 -define(CHUNK, 1000).
 %% A bound is a number of messages, in bytes, so that what waking costs is shared by as many.
@@ -17,6 +18,7 @@ unpin() -> erlang:nif_error(not_loaded).
 fresh_memory() -> erlang:nif_error(not_loaded).
 copy(_, _) -> erlang:nif_error(not_loaded).
 ping_pong(_) -> erlang:nif_error(not_loaded).
+send_binaries(_, _, _) -> erlang:nif_error(not_loaded).
 
 %% --- floors ---------------------------------------------------------------------------------
 
@@ -31,6 +33,9 @@ floors(Rounds) ->
       {copy, 64} => copy(64, 100000),
       {copy, 1024} => copy(1024, 100000),
       {copy, 16384} => copy(16384, 20000),
+      {enif_send, 64} => enif_send(64, 50000),
+      {enif_send, 1024} => enif_send(1024, 50000),
+      {enif_send, 16384} => enif_send(16384, 20000),
       trip_p50 => percentile(Trips, 50),
       trip_p99 => percentile(Trips, 99),
       asyncio_queue => Queue}.
@@ -54,6 +59,21 @@ pin_alone(Kind, Size, Count) ->
 
 pin_all([]) -> ok;
 pin_all([Binary | Rest]) -> pin(Binary), pin_all(Rest).
+
+%% A thread in C sends fresh binaries, this process receives them.
+enif_send(Size, Count) ->
+    in_process(fun() ->
+        ok = send_binaries(self(), Size, Count),
+        receive_all(fun() -> receive Binary when is_binary(Binary) -> ok end end, Count)
+    end).
+
+%% Nanoseconds a message, from the first to the last one.
+receive_all(Receive, Count) ->
+    Receive(),
+    elapsed(fun() -> repeat(Receive, Count - 1) end) / (Count - 1).
+
+repeat(_, 0) -> ok;
+repeat(Function, N) -> Function(), repeat(Function, N - 1).
 
 elapsed(Function) ->
     Start = erlang:monotonic_time(nanosecond),
@@ -166,6 +186,58 @@ with_server(Function) ->
         none = result(Server),
         Result
     end).
+
+%% --- the direction to Erlang ----------------------------------------------------------------
+
+%% Nanoseconds a message, from the first to the last one received.  The sender waits for room until half
+%% of the bound is free, or tries again.
+to_erlang(Sender, How, Size, Count) ->
+    in_process(fun() ->
+        Bound = ?BOUND * max(1024, Size),
+        {ok, Channel} = py_channel:new(#{max_size => Bound, low_watermark => Bound div 2}),
+        Sending = start(Sender, [Channel, Size, Count]),
+        Elapsed = receive_all(receiver(How, Channel), Count),
+        none = result(Sending),
+        Elapsed
+    end).
+
+receiver(recv, Channel) ->
+    fun() -> {ok, _} = py_channel:recv(Channel) end;
+receiver(subscribe, Channel) ->
+    ok = py_channel:subscribe(Channel, #{active => ?BOUND}),
+    fun() -> next_delivered(Channel) end.
+
+next_delivered(Channel) ->
+    receive
+        {py_channel, Channel, {data, _}} ->
+            ok;
+        {py_channel, Channel, passive} ->
+            ok = py_channel:subscribe(Channel, #{active => ?BOUND}),
+            next_delivered(Channel)
+    end.
+
+%% --- closing --------------------------------------------------------------------------------
+
+%% {Nanoseconds of close/1, until all have been told} with so many processes that wait for a message.
+close_crowd(Count) ->
+    in_process(fun() ->
+        process_flag(priority, high),
+        {ok, Channel} = py_channel:new(),
+        Crowd = [spawn_monitor(fun() -> {error, closed} = py_channel:recv(Channel) end)
+                 || _ <- lists:seq(1, Count)],
+        wait_for_receivers(Channel, Count),
+        Start = erlang:monotonic_time(nanosecond),
+        ok = py_channel:close(Channel),
+        Closed = erlang:monotonic_time(nanosecond),
+        [receive {'DOWN', Monitor, process, Pid, normal} -> ok end || {Pid, Monitor} <- Crowd],
+        {Closed - Start, erlang:monotonic_time(nanosecond) - Start}
+    end).
+
+wait_for_receivers(Channel, Count) ->
+    case py_channel:info(Channel) of
+        #{to_erlang := #{waiters := Count}} -> ok;
+        _ -> timer:sleep(10), wait_for_receivers(Channel, Count)
+    end.
 
 %% --- helpers --------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The Python side of bench/channel: what receives, and asyncio.Queue to compare with."""
+"""The Python side of bench/channel: what receives and sends, and asyncio.Queue to compare with."""
 
 import asyncio
 import gc
@@ -52,6 +52,36 @@ async def _serve(channel):
 
 def serve(ref):
     return _without_gc(erlang.run, _serve(Channel(ref)))
+
+
+def _send(channel, data, count):
+    for _ in range(count):
+        channel.send(data)
+
+
+async def _send_async(channel, data, count):
+    for _ in range(count):
+        await channel.async_send(data)
+
+
+def _send_trying(channel, data, count):
+    while count > 0:
+        if channel.try_send(data):
+            count -= 1
+        else:
+            time.sleep(0)
+
+
+def send_thread(ref, size, count):
+    _without_gc(_send, Channel(ref), b"x" * size, count)
+
+
+def send_async(ref, size, count):
+    _without_gc(erlang.run, _send_async(Channel(ref), b"x" * size, count))
+
+
+def send_trying(ref, size, count):
+    _without_gc(_send_trying, Channel(ref), b"x" * size, count)
 
 
 async def _queue(count):

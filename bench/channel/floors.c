@@ -99,7 +99,10 @@ typedef struct mailbox {
   int full; /* guarded by lock */
 } mailbox;
 
-#define MAILBOX_INIT {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0}
+#define MAILBOX_INIT                                                                               \
+  {                                                                                                \
+    PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0                                         \
+  }
 
 static void
 put(mailbox *box)
@@ -160,12 +163,57 @@ ping_pong(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
   return times;
 }
 
+typedef struct flood {
+  ErlNifPid to;
+  size_t size;
+  unsigned count;
+} flood;
+
+static void *
+flood_main(void *arg)
+{
+  flood *f = arg;
+  ErlNifEnv *env = enif_alloc_env();
+  for (unsigned i = 0; i < f->count; i++) {
+    ERL_NIF_TERM binary;
+    memset(enif_make_new_binary(env, f->size, &binary), 'x', f->size);
+    enif_send(NULL, &f->to, env, binary);
+    enif_clear_env(env);
+  }
+  enif_free_env(env);
+  enif_free(f);
+  return NULL;
+}
+
+/* Has a thread send that many binaries of that size: ok. */
+static ERL_NIF_TERM
+send_binaries(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{ /* (Pid, Size, Count) */
+  flood *f = enif_alloc(sizeof(*f));
+  ErlNifUInt64 size;
+  pthread_t thread;
+  (void)argc;
+  if (!enif_get_local_pid(env, argv[0], &f->to) || !enif_get_uint64(env, argv[1], &size) ||
+      !enif_get_uint(env, argv[2], &f->count)) {
+    enif_free(f);
+    return enif_make_badarg(env);
+  }
+  f->size = size;
+  if (pthread_create(&thread, NULL, flood_main, f) != 0) {
+    enif_free(f);
+    return enif_make_badarg(env);
+  }
+  pthread_detach(thread);
+  return enif_make_atom(env, "ok");
+}
+
 static ErlNifFunc functions[] = {
     {"nothing", 1, nothing, 0},
     {"pin", 1, pin, 0},
     {"unpin", 0, unpin, ERL_NIF_DIRTY_JOB_CPU_BOUND},
     {"fresh_memory", 0, fresh_memory, ERL_NIF_DIRTY_JOB_CPU_BOUND},
     {"copy", 2, copy, 0},
+    {"send_binaries", 3, send_binaries, 0},
     {"ping_pong", 1, ping_pong, ERL_NIF_DIRTY_JOB_IO_BOUND},
 };
 

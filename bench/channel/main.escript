@@ -77,7 +77,17 @@ measures(#{scale := Scale}) ->
     [{request, "request -> coroutine -> reply, 64 in flight", rate, 0.111, 0.3,
       fun() -> channel_bench:in_flight(64, Count(100000), 64) end},
      {request, "the same, 1 in flight", trip, {15, 57}, trip,
-      fun() -> channel_bench:one_in_flight(64, Count(10000)) end}].
+      fun() -> channel_bench:one_in_flight(64, Count(10000)) end}] ++
+    [{to_erlang, [Label, ", ", text(Size)], sent, Size, none,
+      fun() -> channel_bench:to_erlang(Sender, How, Size, Count(N)) end}
+     || {Label, Sender, How} <-
+            [{"send on a thread -> recv/1", send_thread, recv},
+             {"async_send -> recv/1", send_async, recv},
+             {"try_send on a thread -> recv/1", send_trying, recv},
+             {"send on a thread -> subscribe/2", send_thread, subscribe}],
+        {Size, N} <- [{64, 200000}, {1024, 200000}, {16384, 50000}]] ++
+    [{close, io_lib:format("close/1, ~p processes wait", [Count(50000)]), close, none, none,
+      fun() -> channel_bench:close_crowd(Count(50000)) end}].
 
 text(Bytes) when Bytes < 1024 -> integer_to_list(Bytes) ++ " B";
 text(Bytes) -> integer_to_list(Bytes div 1024) ++ " KB".
@@ -120,6 +130,9 @@ report(Measures, Rounds) ->
                         {"writing 1 KB of memory that is new to the process", fresh_memory},
                         {"memcpy of 64 B", {copy, 64}}, {"memcpy of 1 KB", {copy, 1024}},
                         {"memcpy of 16 KB", {copy, 16384}},
+                        {"enif_send of a fresh binary of 64 B from a thread", {enif_send, 64}},
+                        {"the same, 1 KB", {enif_send, 1024}},
+                        {"the same, 16 KB", {enif_send, 16384}},
                         {"two threads, condition variables, not pinned: round trip p50", trip_p50},
                         {"the same, p99", trip_p99},
                         {"asyncio.Queue in one thread, put_nowait and get", asyncio_queue}]].
@@ -131,6 +144,15 @@ line({send, Label, rate, Today, Asked, _}, Results, Floor) ->
     rate_line(Label, Today, Asked, [Whole || {Whole, _} <- Results], Extra, Floor);
 line({_, Label, rate, Today, Asked, _}, Results, Floor) ->
     rate_line(Label, Today, Asked, Results, io_lib:format("~.1f ns each", [median(Results)]), Floor);
+line({_, Label, sent, Size, _, _}, Results, Floor) ->
+    Each = median(Results),
+    io:format("| ~s | | | ~s M/s | ~.1f ns each, ~.2f x enif_send |~n",
+              [Label, spread([1000 / T || T <- Results], "~.3f"), Each,
+               Each / Floor({enif_send, Size})]);
+line({_, Label, close, _, _, _}, Results, _Floor) ->
+    io:format("| ~s | | | ~s us | ~.1f ms until all are told |~n",
+              [Label, spread([Call / 1000 || {Call, _} <- Results], "~.1f"),
+               median([All || {_, All} <- Results]) / 1.0e6]);
 line({_, Label, trip, {P50, P99}, trip, _}, Results, Floor) ->
     Asked = min(15.0, 1.5 * Floor(trip_p50) / 1000),
     [io:format("| ~s, ~s | ~p us | ~s us | ~s us | |~n",
