@@ -1,5 +1,13 @@
 # The extension module erlang._loop.
 LOOP_SOURCES = \
+	c_src/loop/aio.h \
+	c_src/loop/aio_adopt.c \
+	c_src/loop/aio_call.c \
+	c_src/loop/aio_data.c \
+	c_src/loop/aio_state.h \
+	c_src/loop/aio_types.c \
+	c_src/loop/awaitable.c \
+	c_src/loop/awaitable.h \
 	c_src/loop/calls.c \
 	c_src/loop/datagram.h \
 	c_src/loop/datagram_address.c \

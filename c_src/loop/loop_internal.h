@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "aio_state.h"
 #include "loop_api.h"
 #include "names.h"
 #include "pending.h"
@@ -80,6 +81,7 @@ typedef struct loop_state {
   struct free_list free_timers;
   transport_state transports;
   tls_state tls;
+  aio_state aio;
 } loop_state;
 
 extern struct PyModuleDef loop_module_def;

@@ -1,4 +1,5 @@
 /* The extension module erlang._loop: its state, and the capsule of the C API. */
+#include "aio.h"
 #include "loop_internal.h"
 #include "tls.h"
 
@@ -144,8 +145,10 @@ make_types(PyObject *module, loop_state *state)
   state->handle_type->tp_flags &= ~Py_TPFLAGS_BASETYPE;
   if (add_type(module, &state->loop_type, &loop_spec, NULL) < 0)
     return -1;
-  return transport_state_init(module, &state->transports) < 0 ? -1
-                                                              : tls_state_init(module, &state->tls);
+  if (transport_state_init(module, &state->transports) < 0 ||
+      tls_state_init(module, &state->tls) < 0)
+    return -1;
+  return aio_state_init(module, &state->aio);
 }
 
 static int
@@ -200,7 +203,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
 #undef VISIT_NAME
   TRANSPORT_STATE_OBJECTS(Py_VISIT, &state->transports);
   TLS_STATE_OBJECTS(Py_VISIT, &state->tls);
-  return 0;
+  return aio_state_traverse(&state->aio, visit, arg);
 }
 
 static int
@@ -215,6 +218,7 @@ module_clear(PyObject *module)
 #undef CLEAR_NAME
   TRANSPORT_STATE_OBJECTS(Py_CLEAR, &state->transports);
   TLS_STATE_OBJECTS(Py_CLEAR, &state->tls);
+  aio_state_clear(&state->aio);
   return 0;
 }
 
@@ -227,6 +231,8 @@ module_free(void *module)
 static PyMethodDef module_methods[] = {
     {"_load_tls", tls_load, METH_VARARGS,
      PyDoc_STR("_load_tls(path, version): why TLS cannot be native, or None.")},
+    {"_adopt_stream", aio_adopt_method, METH_O,
+     PyDoc_STR("_adopt_stream(protocol): its streams become native if they are asyncio's own.")},
     {NULL, NULL, 0, NULL},
 };
 

@@ -5,6 +5,7 @@
 
 #include <structmember.h>
 
+#include "awaitable.h"
 #include "sock_calls.h"
 
 enum op_state {
@@ -207,64 +208,19 @@ op_send(PyObject *object, PyObject *sent, PyObject **result)
 
 /* --- the coroutine protocol ------------------------------------------------------------------ */
 
-/* What a step gave, as send() and __next__() report it. */
-static PyObject *
-op_outcome(PySendResult rc, PyObject *result)
-{
-  PyObject *stop;
-
-  if (rc != PYGEN_RETURN)
-    return result;
-  /* Made by hand, since a tuple would become the arguments of the exception. */
-  stop = PyObject_CallOneArg(PyExc_StopIteration, result);
-  if (stop != NULL)
-    PyErr_SetObject(PyExc_StopIteration, stop);
-  Py_XDECREF(stop);
-  Py_DECREF(result);
-  return NULL;
-}
-
 static PyObject *
 op_method_send(PyObject *self, PyObject *sent)
 {
   PyObject *result;
   PySendResult rc = op_send(self, sent, &result);
 
-  return op_outcome(rc, result);
+  return awaitable_outcome(rc, result);
 }
 
 static PyObject *
 op_next(PyObject *self)
 {
   return op_method_send(self, Py_None);
-}
-
-/* Raises what throw() was given: an exception, or a type, a value and a traceback. */
-static void
-raise_thrown(PyObject *type, PyObject *value, PyObject *traceback)
-{
-  Py_INCREF(type);
-  Py_XINCREF(value);
-  Py_XINCREF(traceback);
-  if (PyExceptionClass_Check(type)) {
-    PyErr_NormalizeException(&type, &value, &traceback);
-    PyErr_Restore(type, value, traceback);
-    return;
-  }
-  if (PyExceptionInstance_Check(type) && (value == NULL || value == Py_None)) {
-    Py_XDECREF(value);
-    if (traceback == NULL)
-      traceback = PyException_GetTraceback(type);
-    PyErr_Restore(Py_NewRef(PyExceptionInstance_Class(type)), type, traceback);
-    return;
-  }
-  PyErr_Format(PyExc_TypeError,
-               "exceptions must be classes or instances deriving from "
-               "BaseException, not %.200s",
-               Py_TYPE(type)->tp_name);
-  Py_DECREF(type);
-  Py_XDECREF(value);
-  Py_XDECREF(traceback);
 }
 
 /* Throws into the inner coroutine; it may catch the exception and go on. */
@@ -299,7 +255,7 @@ op_throw(sock_op *self, PyObject *args)
   if (self->state == OP_RESOLVING)
     return throw_inner(self, args);
   op_finish(self);
-  raise_thrown(type, value, traceback == Py_None ? NULL : traceback);
+  awaitable_raise(type, value, traceback == Py_None ? NULL : traceback);
   return NULL;
 }
 

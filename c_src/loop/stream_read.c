@@ -45,6 +45,7 @@ read_eof(stream *self, PyObject *protocol)
   if (!keep_open)
     return transport_close(self);
   self->at_eof = true;
+  transport_unwatch_at_eof(self);
   return 0;
 }
 

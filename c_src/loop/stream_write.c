@@ -124,6 +124,7 @@ stream_write_ready(stream *self)
     return 0;
   if (send_buffer(self) < 0)
     return write_failed(self);
+  transport_unwatch_at_eof(self);
   if (transport_maybe_resume(self) < 0)
     return -1;
   return self->out.count > 0 || self->conn_lost ? 0 : buffer_emptied(self);
@@ -145,8 +146,10 @@ stream_flush(stream *self)
     return 0;
   if (send_buffer(self) < 0)
     return write_failed(self);
-  if (self->out.count == 0)
+  if (self->out.count == 0) {
+    transport_unwatch_at_eof(self);
     return 0;
+  }
   return await_writable(self) < 0 ? -1 : transport_maybe_pause(self);
 }
 

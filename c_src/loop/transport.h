@@ -91,6 +91,9 @@ int transport_open(stream *self, const transport_kind *kind, struct transport_pa
 int transport_schedule_start(stream *self, PyObject *waiter);
 int transport_register(stream *self);
 void transport_unregister(stream *self);
+/* A transport that nothing can happen to any more is held by whoever uses it, not by the loop: one that
+ * is forgotten is then closed, as asyncio's is. */
+void transport_unwatch_at_eof(stream *self);
 int transport_close(stream *self);
 int transport_force_close(stream *self, PyObject *exception);
 /* Takes the exception that is set; -1 when it is one that ends the loop. */

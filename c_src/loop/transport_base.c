@@ -1,5 +1,6 @@
 /* What transports over a socket have in common: how they begin and end, and flow control.  The
  * semantics are those of asyncio's selector_events._SelectorTransport. */
+#include "aio.h"
 #include "tls.h"
 #include "transport.h"
 
@@ -171,7 +172,7 @@ transport_set_protocol(stream *self, PyObject *protocol)
   /* A transport that has ended only remembers it. */
   if (self->loop != NULL)
     buffered = PyObject_IsInstance(protocol, NAMES(self)->buffered_protocol);
-  if (buffered < 0)
+  if (buffered < 0 || (self->loop != NULL && aio_adopt(&self->loop->state->aio, protocol) < 0))
     return -1;
   self->feeds_tls = self->loop != NULL && tls_is_fed(&self->loop->state->tls, protocol);
   self->buffered_protocol = buffered && !self->feeds_tls;
@@ -196,6 +197,13 @@ transport_unregister(stream *self)
   if (self->registered && self->loop != NULL)
     readers_unset_transport(self->loop, self->fd, (PyObject *)self);
   self->registered = false;
+}
+
+void
+transport_unwatch_at_eof(stream *self)
+{
+  if (self->at_eof && self->out.count == 0)
+    transport_unregister(self);
 }
 
 /* --- the end ----------------------------------------------------------------------------------- */

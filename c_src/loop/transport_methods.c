@@ -55,7 +55,7 @@ method_resume_reading(stream *self, PyObject *Py_UNUSED(ignored))
     return NULL;
   self->readable |= self->at_eof;
   self->at_eof = false;
-  if (transport_schedule(self) < 0)
+  if ((self->started && transport_register(self) < 0) || transport_schedule(self) < 0)
     return NULL;
   return none_if(transport_debug(self, "%r resumes reading"));
 }

@@ -69,6 +69,10 @@ class TlsProtocol(_loop.TlsProtocol, sslproto.SSLProtocol):
             self._app_transport._closed = True
             raise _Refused
 
+    def _set_app_protocol(self, app_protocol):
+        _loop._adopt_stream(app_protocol)
+        super()._set_app_protocol(app_protocol)
+
     def _get_app_transport(self):
         if self._app_transport is None:
             if self._app_transport_created:
