@@ -26,10 +26,10 @@ enum call_kind {
   CALL_COROUTINE = 3, /* as CALL_FUNCTION, of a coroutine function, on a loop */
 };
 
-/* What has become of the wish to end a running call. */
+/* What the event loop on the thread of a call that is to end has been asked. */
 enum call_interruption {
-  INTERRUPT_NONE = 0, /* nobody asked, or it was done */
-  INTERRUPT_LOOP,     /* the event loop on the thread is to end its tasks */
+  INTERRUPT_NONE = 0, /* nothing, or it has answered */
+  INTERRUPT_LOOP,     /* to end its tasks */
   INTERRUPT_BOTH,     /* as INTERRUPT_LOOP, and CallCancelled was raised besides */
 };
 
@@ -41,7 +41,7 @@ typedef struct vm_call {
   atomic_int state;
   enum call_kind kind;
   unsigned decode_flags;
-  service_item interruption;      /* posted once, by who cancels */
+  service_item interruption;      /* posted by who cancels, then by itself until the call ends */
   struct inbox *inbox;            /* coroutine calls: where they run; counted, set at submit */
   int detached;                   /* nobody waits for an answer; set at submit */
   struct vm_call *next;           /* guarded by the inbox's lock: calls to start */
@@ -51,7 +51,9 @@ typedef struct vm_call {
   void *thread_state;             /* guarded by the GIL: that thread's PyThreadState, borrowed */
   struct thread_wait *wait;       /* guarded by the GIL: that thread's, borrowed */
   enum call_interruption pending; /* guarded by the GIL */
-  int interrupted;                /* guarded by the GIL: something was done to end it */
+  int interrupted;                /* guarded by the GIL: somebody began to end it */
+  int reached;                    /* guarded by the GIL: an interruption has reached its code */
+  int pause;                      /* guarded by the GIL: milliseconds between the last two looks */
   void *task;                     /* guarded by the GIL: the asyncio task of a coroutine call */
 } vm_call;
 
@@ -100,12 +102,12 @@ void call_drop(pool_job *job);
 /* ---- interrupt_python.c ---- */
 
 /* Service thread, without the GIL.  Ends the Python code that the call runs, if it still runs: wakes
- * the wait that it is in, has its event loop cancel its tasks, or raises CallCancelled in it.  Then
- * releases the call. */
+ * the wait that it is in, has its event loop cancel its tasks, or raises CallCancelled in it.  Comes
+ * back to it until the call has ended, then releases it. */
 void call_interrupt(service_item *item);
 
-/* GIL held; the caller holds a count.  The interpreter stops: answers not_running, then as
- * call_interrupt does. */
+/* Service thread, GIL held; the caller holds a count.  The interpreter stops: answers not_running,
+ * then as call_interrupt does. */
 void call_stop(vm_call *call);
 
 /* GIL held, the thread that ran the call, which has ended: nothing of its interruption is left on the

@@ -392,7 +392,8 @@ call_run(pool_job *job, void *worker)
     if (worker_is_stopped(w)) {
       /* It was handed over before the stop, which did not find it running. */
       call_reply_reason(call, "not_running");
-    } else {
+    } else if (atomic_load(&call->state) == CALL_PENDING) {
+      /* Nor did a cancellation that came while this thread waited for the GIL. */
       run_on_worker(call, w);
     }
     PyEval_SaveThread();

@@ -235,7 +235,7 @@ stop_now(service_item *item)
 void
 runtime_stop(int64_t milliseconds, notice *n)
 {
-  static service_item stop_item = {NULL, stop_now};
+  static service_item stop_item = {.run = stop_now};
   pthread_mutex_lock(&rt.lock);
   int running = rt.phase == RUNTIME_RUNNING;
   if (running) {
@@ -284,7 +284,7 @@ halt_now(service_item *item)
 void
 runtime_halt(int64_t milliseconds)
 {
-  static service_item halt_item = {NULL, halt_now};
+  static service_item halt_item = {.run = halt_now};
   struct timespec deadline = thread_deadline(milliseconds);
   pthread_mutex_lock(&rt.lock);
   int initialised =

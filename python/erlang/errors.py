@@ -29,6 +29,11 @@ class CallCancelled(BaseException):
     """The Erlang caller of the running Python code timed out, cancelled it or died.
 
     A BaseException, as asyncio.CancelledError is, so that `except Exception` does not swallow it.
+
+    It may be caught to clean up: an `except` or `finally` clause or a `with` statement that handles
+    it is never interrupted, however long it takes.  Code that goes on after that is, again and
+    again: nobody waits for its result.  Where an event loop runs its tasks are cancelled instead,
+    once in each run of the loop.
     """
 
 

@@ -123,8 +123,19 @@ def _prepare():
 
 # ---- loops that calls run on workers ----
 
-_running = {}  # thread identity -> (the loop that runs there, of whatever kind, and what runs it)
+_running = {}  # thread identity -> the _Run there
 _IDLE_CHECKS = 0.02, 1.0  # seconds: from the first to the longest
+
+
+class _Run:
+    """One run of an event loop, of whatever kind, on a thread."""
+
+    __slots__ = ("cancelled", "frame", "loop")
+
+    def __init__(self, loop, frame):
+        self.loop = loop
+        self.frame = frame  # what runs the loop
+        self.cancelled = False  # whether its tasks were cancelled
 
 
 def _follow_running_loops():
@@ -137,7 +148,7 @@ def _follow_running_loops():
             _running.pop(threading.get_ident(), None)
             _beamloop_vm.left_loop()
         else:
-            _running[threading.get_ident()] = loop, sys._getframe(1)
+            _running[threading.get_ident()] = _Run(loop, sys._getframe(1))
 
     asyncio.events._set_running_loop = _set_running_loop
     asyncio._set_running_loop = _set_running_loop
@@ -145,20 +156,26 @@ def _follow_running_loops():
 
 def _interrupt_loop(thread):
     """Service thread: have the loop on this thread end its tasks; what frame runs it, or None."""
-    loop, runner = _running.get(thread, (None, None))
-    if loop is not None:
-        try:
-            loop.call_soon_threadsafe(_beamloop_vm.end_tasks, loop)
-        except RuntimeError:  # it is closed: its thread is past it
-            return None
-    return runner
+    run = _running.get(thread)
+    if run is None:
+        return None
+    try:
+        run.loop.call_soon_threadsafe(_beamloop_vm.end_tasks, run.loop)
+    except RuntimeError:  # it is closed: its thread is past it
+        return None
+    return run.frame
 
 
 def _cancel_all_tasks(loop):
-    """Loop's thread, by end_tasks()."""
+    """Loop's thread, by end_tasks().  Once in a run: their cleaning up is left to end."""
+    run = _running.get(threading.get_ident())
+    if run is not None and run.cancelled:
+        return
     for task in asyncio.all_tasks(loop):
         task.cancel()
     _stop_if_idle(loop, _beamloop_vm.call_number(), _IDLE_CHECKS[0])
+    if run is not None:
+        run.cancelled = True
 
 
 def _stop_if_idle(loop, number, delay):
@@ -178,6 +195,7 @@ def _clean_thread():
     """The thread of a cancelled call: what a loop leaves that could not end in order."""
     if asyncio._get_running_loop() is not None:
         asyncio._set_running_loop(None)
+    _running.pop(threading.get_ident(), None)
     sys.set_asyncgen_hooks(None, None)
     sys.set_coroutine_origin_tracking_depth(0)
 
