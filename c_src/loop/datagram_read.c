@@ -7,7 +7,8 @@
 #include <sys/un.h>
 
 #define NAMES(self) (&(self)->base.loop->state->transports)
-#define READ_BATCH 16 /* datagrams in one go, before others have their turn */
+#define READ_LARGE (16 * 1024) /* from here on the first of a few is received without a copy */
+#define READ_BATCH 16          /* datagrams in one go, before others have their turn */
 
 _Static_assert(TRANSPORT_MAX_READ / DATAGRAM_SLOTS >= 65536, "no IP datagram is larger");
 
@@ -45,24 +46,35 @@ datagram_drop_held(datagram *self)
   self->held_first = 0;
 }
 
+/* What one call receives. */
+struct batch {
+  struct mmsghdr messages[DATAGRAM_SLOTS];
+  struct iovec iov[DATAGRAM_SLOTS];
+  union any_address addresses[DATAGRAM_SLOTS];
+  PyObject *first; /* a bytes object that the first slot is in, or NULL */
+};
+
 /* As recvmmsg(), into slots of the scratch buffer. */
 static int
-receive_raw(datagram *self, char *scratch, int slots, struct mmsghdr *messages, struct iovec *iov,
-            union any_address *addresses)
+receive_raw(datagram *self, char *scratch, int slots, struct batch *batch)
 {
   size_t room = TRANSPORT_MAX_READ / (size_t)slots;
   int n;
 
-  memset(messages, 0, (size_t)slots * sizeof(*messages));
   for (int i = 0; i < slots; i++) {
-    iov[i] = (struct iovec){.iov_base = scratch + (size_t)i * room, .iov_len = room};
-    messages[i].msg_hdr.msg_name = &addresses[i];
-    messages[i].msg_hdr.msg_namelen = sizeof(addresses[i]);
-    messages[i].msg_hdr.msg_iov = &iov[i];
-    messages[i].msg_hdr.msg_iovlen = 1;
+    struct msghdr *header = &batch->messages[i].msg_hdr;
+    char *slot = scratch + (size_t)i * room;
+
+    if (i == 0 && batch->first != NULL)
+      slot = PyBytes_AS_STRING(batch->first);
+    batch->iov[i] = (struct iovec){.iov_base = slot, .iov_len = room};
+    *header = (struct msghdr){.msg_name = &batch->addresses[i],
+                              .msg_namelen = sizeof(batch->addresses[i]),
+                              .msg_iov = &batch->iov[i],
+                              .msg_iovlen = 1};
   }
   do {
-    n = recvmmsg(self->base.fd, messages, (unsigned)slots, MSG_DONTWAIT, NULL);
+    n = recvmmsg(self->base.fd, batch->messages, (unsigned)slots, MSG_DONTWAIT, NULL);
   } while (n < 0 && errno == EINTR);
   return n;
 }
@@ -82,37 +94,69 @@ receive_failed(datagram *self)
   return -1;
 }
 
+/* What slot i holds, as bytes. */
+static PyObject *
+take_data(struct batch *batch, int i)
+{
+  Py_ssize_t size = (Py_ssize_t)batch->messages[i].msg_len;
+  PyObject *data;
+
+  if (i > 0 || batch->first == NULL)
+    return PyBytes_FromStringAndSize(batch->iov[i].iov_base, size);
+  data = batch->first;
+  batch->first = NULL;
+  /* It fails without anything left to release. */
+  (void)_PyBytes_Resize(&data, size);
+  return data;
+}
+
+static int
+hold_batch(datagram *self, struct batch *batch, int n)
+{
+  for (int i = 0; i < n; i++) {
+    PyObject *data = take_data(batch, i);
+    PyObject *address = NULL;
+
+    if (data != NULL)
+      address = address_object(&self->addresses, &batch->addresses[i].any,
+                               batch->messages[i].msg_hdr.msg_namelen);
+    if (address == NULL) {
+      Py_XDECREF(data);
+      return -1;
+    }
+    self->base.read_hint = (size_t)PyBytes_GET_SIZE(data);
+    hold(self, data, address);
+  }
+  return n;
+}
+
 /* Holds what the kernel has, several datagrams for IP.  How many, or -1 with an exception. */
 static int
 receive_native(datagram *self)
 {
   int slots = is_ip(self) ? DATAGRAM_SLOTS : 1;
   char *scratch = readers_scratch(self->base.loop, TRANSPORT_MAX_READ);
-  struct mmsghdr messages[DATAGRAM_SLOTS];
-  struct iovec iov[DATAGRAM_SLOTS];
-  union any_address addresses[DATAGRAM_SLOTS];
+  struct batch batch;
   int n;
 
+  batch.first = NULL;
   if (scratch == NULL)
     return -1;
-  n = receive_raw(self, scratch, slots, messages, iov, addresses);
-  if (n < 0)
-    return receive_failed(self);
-  /* The kernel found nothing behind the last one, unless what stopped it was an error. */
-  if (n < slots && !self->base.hung_up)
-    self->base.readable = false;
-  for (int i = 0; i < n; i++) {
-    PyObject *data = PyBytes_FromStringAndSize(iov[i].iov_base, (Py_ssize_t)messages[i].msg_len);
-    PyObject *address =
-        address_object(&self->addresses, &addresses[i].any, messages[i].msg_hdr.msg_namelen);
-
-    if (data == NULL || address == NULL) {
-      Py_XDECREF(data);
-      Py_XDECREF(address);
+  if (slots > 1 && self->base.read_hint >= READ_LARGE) {
+    batch.first = PyBytes_FromStringAndSize(NULL, TRANSPORT_MAX_READ / DATAGRAM_SLOTS);
+    if (batch.first == NULL)
       return -1;
-    }
-    hold(self, data, address);
   }
+  n = receive_raw(self, scratch, slots, &batch);
+  if (n < 0) {
+    n = receive_failed(self);
+  } else {
+    /* The kernel found nothing behind the last one, unless what stopped it was an error. */
+    if (n < slots && !self->base.hung_up)
+      self->base.readable = false;
+    n = hold_batch(self, &batch, n);
+  }
+  Py_XDECREF(batch.first);
   return n;
 }
 
