@@ -6,14 +6,19 @@
 -export([nif_default_python/0, nif_interp_start/6, nif_interp_stop/2, nif_interp_atexit/1, nif_info/0]).
 -export([nif_call_submit/7, nif_call_cancel/1, nif_call_take/1, nif_call_taken/1]).
 -export([nif_loop_start/1, nif_loop_stop/1]).
--export([nif_channel_new/3, nif_channel_close/2, nif_channel_info/1, nif_channel_live/0]).
+-export([nif_channel_new/4, nif_channel_close/3, nif_channel_info/2, nif_channel_live/0]).
 -export([nif_channel_send/3, nif_channel_send/4, nif_channel_send_binary/2,
          nif_channel_send_binary/3, nif_channel_send_iovec/3, nif_channel_send_iovec/4,
          nif_channel_send_many/3, nif_channel_send_cancel/1]).
--export([nif_channel_take/1, nif_channel_recv_wait/2, nif_channel_recv_claim/1,
+-export([nif_byte_channel_send/2, nif_byte_channel_send/3, nif_byte_channel_send_iovec/2,
+         nif_byte_channel_send_iovec/3]).
+-export([nif_channel_take/2, nif_channel_recv_wait/3, nif_channel_recv_claim/1,
          nif_channel_recv_cancel/1, nif_channel_recv_give_up/1]).
 -export([nif_handle_bundle/1]).
--export([nif_channel_subscription/1, nif_channel_subscribe/2, nif_channel_unsubscribe/2]).
+-export([nif_channel_subscription/2, nif_channel_subscribe/3, nif_channel_unsubscribe/3]).
+-export_type([kind/0]).
+
+-type kind() :: terms | bytes.
 
 -type sent() :: ok | busy | {error, closed | too_large | system_limit}.
 -type sent_or_waits() :: ok | {wait, reference()} | {error, closed | too_large | system_limit}.
@@ -73,9 +78,9 @@ nif_call_cancel(_Call) ->
 
 -spec nif_channel_new({pos_integer() | infinity, pos_integer() | infinity,
                        pos_integer() | infinity, non_neg_integer() | infinity},
-                      pid() | none, bytes | str) ->
+                      pid() | none, bytes | str, kind()) ->
           {ok, reference()} | {error, noproc | system_limit}.
-nif_channel_new(_Limits, _Owner, _Binaries) ->
+nif_channel_new(_Limits, _Owner, _Binaries, _Kind) ->
     erlang:nif_error(not_loaded).
 
 -spec nif_channel_send(reference(), term(), node()) -> declined | sent().
@@ -103,6 +108,22 @@ nif_channel_send_iovec(_Channel, _Iovec, _Handles) ->
 nif_channel_send_iovec(_Channel, _Iovec, _Handles, _Ref) ->
     erlang:nif_error(not_loaded).
 
+-spec nif_byte_channel_send(reference(), binary()) -> sent().
+nif_byte_channel_send(_Channel, _Binary) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_byte_channel_send(reference(), binary(), reference()) -> sent_or_waits().
+nif_byte_channel_send(_Channel, _Binary, _Ref) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_byte_channel_send_iovec(reference(), [binary()]) -> sent().
+nif_byte_channel_send_iovec(_Channel, _Binaries) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_byte_channel_send_iovec(reference(), [binary()], reference()) -> sent_or_waits().
+nif_byte_channel_send_iovec(_Channel, _Binaries, _Ref) ->
+    erlang:nif_error(not_loaded).
+
 -spec nif_handle_bundle([reference()]) -> [reference()].
 nif_handle_bundle(_References) ->
     erlang:nif_error(not_loaded).
@@ -118,13 +139,13 @@ nif_channel_send_cancel(_Sender) ->
 
 -type received() :: {ok, term()} | {encoded, binary()} | {error, closed | bad_message}.
 
--spec nif_channel_take(reference()) -> received() | empty.
-nif_channel_take(_Channel) ->
+-spec nif_channel_take(reference(), kind()) -> received() | empty.
+nif_channel_take(_Channel, _Kind) ->
     erlang:nif_error(not_loaded).
 
--spec nif_channel_recv_wait(reference(), reference()) ->
+-spec nif_channel_recv_wait(reference(), kind(), reference()) ->
           {wait, reference()} | received() | {error, system_limit}.
-nif_channel_recv_wait(_Channel, _Ref) ->
+nif_channel_recv_wait(_Channel, _Kind, _Ref) ->
     erlang:nif_error(not_loaded).
 
 -spec nif_channel_recv_claim(reference()) -> received().
@@ -139,24 +160,24 @@ nif_channel_recv_cancel(_Receiver) ->
 nif_channel_recv_give_up(_Receiver) ->
     erlang:nif_error(not_loaded).
 
--spec nif_channel_subscription(reference()) -> pid() | none.
-nif_channel_subscription(_Channel) ->
+-spec nif_channel_subscription(reference(), kind()) -> pid() | none.
+nif_channel_subscription(_Channel, _Kind) ->
     erlang:nif_error(not_loaded).
 
--spec nif_channel_subscribe(reference(), pid()) -> ok | {error, system_limit}.
-nif_channel_subscribe(_Channel, _Deliverer) ->
+-spec nif_channel_subscribe(reference(), kind(), pid()) -> ok | {error, system_limit}.
+nif_channel_subscribe(_Channel, _Kind, _Deliverer) ->
     erlang:nif_error(not_loaded).
 
--spec nif_channel_unsubscribe(reference(), pid()) -> ok.
-nif_channel_unsubscribe(_Channel, _Subscriber) ->
+-spec nif_channel_unsubscribe(reference(), kind(), pid()) -> ok.
+nif_channel_unsubscribe(_Channel, _Kind, _Subscriber) ->
     erlang:nif_error(not_loaded).
 
--spec nif_channel_close(reference(), both | write) -> ok.
-nif_channel_close(_Channel, _Direction) ->
+-spec nif_channel_close(reference(), both | write, kind()) -> ok.
+nif_channel_close(_Channel, _Direction, _Kind) ->
     erlang:nif_error(not_loaded).
 
--spec nif_channel_info(reference()) -> map().
-nif_channel_info(_Channel) ->
+-spec nif_channel_info(reference(), kind()) -> map().
+nif_channel_info(_Channel, _Kind) ->
     erlang:nif_error(not_loaded).
 
 -spec nif_channel_live() -> {non_neg_integer(), non_neg_integer()}.

@@ -5,70 +5,48 @@
 %% wakes up once for many messages, and decodes the large ones as any process does, yielding.
 -module(beamloop_subscription).
 
--export([set/2, stop/1]).
--export([take/1, wait/2, claim/1]).
+-export([set/3, stop/2]).
+
+-import(beamloop_channel, [take/2, wait/3, claim/1]).
 
 -type active() :: boolean() | once | pos_integer().
 
 -record(subscription, {
+    kind :: beamloop_nif:kind(),
     channel :: reference(),
     subscriber :: pid(),
     monitor :: reference(),
     active = false :: active()
 }).
 
-%% --- receiving: as beamloop_nif, with what is encoded decoded ---
-
--type received() :: {ok, term()} | {error, closed | bad_message}.
-
--spec take(reference()) -> received() | empty.
-take(Channel) ->
-    decode(beamloop_nif:nif_channel_take(Channel)).
-
--spec wait(reference(), reference()) ->
-          received() | {wait, reference()} | {error, system_limit}.
-wait(Channel, Ref) ->
-    decode(beamloop_nif:nif_channel_recv_wait(Channel, Ref)).
-
--spec claim(reference()) -> received().
-claim(Receiver) ->
-    decode(beamloop_nif:nif_channel_recv_claim(Receiver)).
-
-decode({encoded, Binary}) ->
-    try {ok, binary_to_term(Binary)}
-    catch error:badarg -> {error, bad_message}
-    end;
-decode(Other) ->
-    Other.
-
 %% --- the subscriber's side ---
 
 %% @doc Subscribes the calling process, or changes its credits; false when they become too many.
--spec set(reference(), boolean() | once | integer()) ->
+-spec set(reference(), beamloop_nif:kind(), boolean() | once | integer()) ->
           ok | false | {error, system_limit}.
-set(Channel, Active) ->
-    case ask(Channel, {active, Active}) of
-        none -> start(Channel, Active);
+set(Channel, Kind, Active) ->
+    case ask(Channel, Kind, {active, Active}) of
+        none -> start(Channel, Kind, Active);
         Answer -> Answer
     end.
 
 %% @doc Ends the calling process's subscription.
--spec stop(reference()) -> ok.
-stop(Channel) ->
-    _ = ask(Channel, stop),
+-spec stop(reference(), beamloop_nif:kind()) -> ok.
+stop(Channel, Kind) ->
+    _ = ask(Channel, Kind, stop),
     ok.
 
-start(Channel, Active) ->
+start(Channel, Kind, Active) ->
     Subscriber = self(),
-    Deliverer = spawn(fun() -> init(Channel, Subscriber) end),
-    case beamloop_nif:nif_channel_subscribe(Channel, Deliverer) of
-        ok -> set(Channel, Active);
+    Deliverer = spawn(fun() -> init(Channel, Kind, Subscriber) end),
+    case beamloop_nif:nif_channel_subscribe(Channel, Kind, Deliverer) of
+        ok -> set(Channel, Kind, Active);
         Error -> exit(Deliverer, kill), Error
     end.
 
 %% What the deliverer answers; none when there is none.
-ask(Channel, Request) ->
-    case beamloop_nif:nif_channel_subscription(Channel) of
+ask(Channel, Kind, Request) ->
+    case beamloop_nif:nif_channel_subscription(Channel, Kind) of
         none ->
             none;
         Deliverer ->
@@ -82,9 +60,9 @@ ask(Channel, Request) ->
 
 %% --- the deliverer ---
 
-init(Channel, Subscriber) ->
+init(Channel, Kind, Subscriber) ->
     Monitor = monitor(process, Subscriber),
-    run(#subscription{channel = Channel, subscriber = Subscriber, monitor = Monitor}).
+    run(#subscription{kind = Kind, channel = Channel, subscriber = Subscriber, monitor = Monitor}).
 
 %% Requests go first.
 run(#subscription{active = false} = S) ->
@@ -97,14 +75,14 @@ run(S) ->
     after 0 ->
         %% Nothing is to be taken out for a process that is dying.
         case is_process_alive(S#subscription.subscriber) of
-            true -> next(take(S#subscription.channel), S);
+            true -> next(take(S#subscription.channel, S#subscription.kind), S);
             false -> finish(S)
         end
     end.
 
 next(empty, S) ->
     Ref = make_ref(),
-    case wait(S#subscription.channel, Ref) of
+    case wait(S#subscription.channel, S#subscription.kind, Ref) of
         {wait, Receiver} -> waiting(Ref, Receiver, S);
         Result -> next(Result, S)
     end;
@@ -171,9 +149,12 @@ deliver(What, #subscription{active = Active} = S) ->
         N -> S#subscription{active = N - 1}
     end.
 
-tell(What, #subscription{subscriber = Subscriber, channel = Channel}) ->
-    Subscriber ! {py_channel, Channel, What},
+tell(What, #subscription{kind = Kind, subscriber = Subscriber, channel = Channel}) ->
+    Subscriber ! {tag(Kind), Channel, What},
     ok.
 
-finish(#subscription{channel = Channel, subscriber = Subscriber}) ->
-    beamloop_nif:nif_channel_unsubscribe(Channel, Subscriber).
+tag(terms) -> py_channel;
+tag(bytes) -> py_byte_channel.
+
+finish(#subscription{kind = Kind, channel = Channel, subscriber = Subscriber}) ->
+    beamloop_nif:nif_channel_unsubscribe(Channel, Kind, Subscriber).

@@ -2,6 +2,7 @@
 ERL_MODULES = \
 	erl/beamloop_app.erl \
 	erl/beamloop_call.erl \
+	erl/beamloop_channel.erl \
 	erl/beamloop_handles.erl \
 	erl/beamloop_interpreter.erl \
 	erl/beamloop_loop.erl \
@@ -10,5 +11,6 @@ ERL_MODULES = \
 	erl/beamloop_subscription.erl \
 	erl/beamloop_sup.erl \
 	erl/py.erl \
+	erl/py_byte_channel.erl \
 	erl/py_channel.erl \
 	erl/py_event_loop.erl

@@ -11,11 +11,10 @@
 -export([recv/1, recv/2, try_recv/1, subscribe/1, subscribe/2, unsubscribe/1]).
 -export_type([channel/0, options/0, info/0, direction_info/0, by_kind/0, subscribe_options/0]).
 
+-import(beamloop_channel, [pieces/1, own/1]).
+
 %% Terms with binaries of this size or more keep them by reference instead of copying them.
 -define(BY_REFERENCE, 4096).
-%% An encoded term in more pieces than this is only passed on in pieces if they are large.
--define(FEW_PIECES, 8).
--define(MANY_PIECES, 1024).
 
 -opaque channel() :: reference().
 
@@ -90,42 +89,8 @@ new() ->
 
 %% @doc A new channel with options; an unknown or bad option is `badarg'.
 -spec new(options()) -> {ok, channel()} | {error, noproc | system_limit}.
-new(Options) when is_map(Options) ->
-    Known = [max_size, max_messages, high_watermark, low_watermark, owner, binaries],
-    Unknown = maps:without(Known, Options),
-    map_size(Unknown) =:= 0 orelse error(badarg, [Options]),
-    beamloop_nif:nif_channel_new(limits(Options), owner(Options), binaries(Options));
 new(Options) ->
-    error(badarg, [Options]).
-
-limits(Options) ->
-    MaxSize = maps:get(max_size, Options, infinity),
-    MaxMessages = maps:get(max_messages, Options, infinity),
-    {High, Low} = watermarks(Options),
-    %% Atoms are greater than numbers.
-    (Low =:= infinity orelse (Low < High andalso Low < MaxSize)) orelse error(badarg, [Options]),
-    {MaxSize, MaxMessages, High, Low}.
-
-watermarks(#{low_watermark := Low} = Options) when is_integer(Low), Low >= 0 ->
-    {maps:get(high_watermark, Options, infinity), Low};
-watermarks(#{low_watermark := _} = Options) ->
-    error(badarg, [Options]);
-watermarks(#{high_watermark := High}) when is_integer(High) ->
-    {High, High div 2};
-watermarks(#{high_watermark := infinity}) ->
-    {infinity, infinity};
-watermarks(#{high_watermark := _} = Options) ->
-    error(badarg, [Options]);
-watermarks(#{}) ->
-    {infinity, infinity}.
-
-%% `none' stands for no owner inside only.
-owner(#{owner := none} = Options) -> error(badarg, [Options]);
-owner(#{owner := Owner}) -> Owner;
-owner(#{}) -> none.
-
-binaries(#{binaries := Type}) -> Type;
-binaries(#{}) -> application:get_env(beamloop, binaries, bytes).
+    beamloop_channel:new(Options, terms).
 
 %% @doc Sends a term.  `ok': it is queued, or was handed to a receiver; `busy': no room now, or others
 %% wait for room already, it was not queued; `{error, closed}'; `{error, too_large}': it is larger than
@@ -147,32 +112,16 @@ send(Channel, Term) ->
 %% will not be sent; nor is that of a process which dies while it waits.
 -spec send(channel(), term(), timeout()) ->
           ok | {error, timeout | closed | too_large | system_limit}.
-send(Channel, Term, Timeout)
-  when Timeout =:= infinity; is_integer(Timeout), Timeout >= 0, Timeout =< 16#ffffffff ->
+send(Channel, Term, Timeout) ->
+    beamloop_channel:is_timeout(Timeout) orelse error(badarg, [Channel, Term, Timeout]),
     case send(Channel, Term) of
         busy when Timeout =:= 0 -> {error, timeout};
         busy -> send_and_wait(Channel, Term, Timeout);
         Result -> Result
-    end;
-send(Channel, Term, Timeout) ->
-    error(badarg, [Channel, Term, Timeout]).
-
-%% The reference is made here so that the receive looks only at messages that came after it.
-send_and_wait(Channel, Term, Timeout) ->
-    Ref = make_ref(),
-    case send_or_wait(Channel, Term, Ref) of
-        {wait, Sender} ->
-            receive
-                {Ref, Result} -> Result
-            after Timeout ->
-                case beamloop_nif:nif_channel_send_cancel(Sender) of
-                    true -> {error, timeout};
-                    false -> receive {Ref, Result} -> Result end
-                end
-            end;
-        Result ->
-            Result
     end.
+
+send_and_wait(Channel, Term, Timeout) ->
+    beamloop_channel:wait_for_room(fun(Ref) -> send_or_wait(Channel, Term, Ref) end, Timeout).
 
 send_or_wait(Channel, Term, Ref) when is_binary(Term), byte_size(Term) >= ?BY_REFERENCE ->
     beamloop_nif:nif_channel_send_binary(Channel, own(Term), Ref);
@@ -226,40 +175,13 @@ recv(Channel) ->
 %% the emulator cannot decode it (it would need more atoms than there may be); it is gone.
 -spec recv(channel(), timeout()) ->
           {ok, term()} | {error, timeout | closed | bad_message | system_limit}.
-recv(Channel, Timeout)
-  when Timeout =:= infinity; is_integer(Timeout), Timeout >= 0, Timeout =< 16#ffffffff ->
-    case beamloop_subscription:take(Channel) of
-        empty when Timeout =:= 0 -> {error, timeout};
-        empty -> recv_and_wait(Channel, Timeout);
-        Result -> Result
-    end;
 recv(Channel, Timeout) ->
-    error(badarg, [Channel, Timeout]).
-
-%% The reference is made here so that the receive looks only at messages that came after it.
-recv_and_wait(Channel, Timeout) ->
-    Ref = make_ref(),
-    case beamloop_subscription:wait(Channel, Ref) of
-        {wait, Receiver} ->
-            receive
-                {Ref, handed} -> beamloop_subscription:claim(Receiver)
-            after Timeout ->
-                case beamloop_nif:nif_channel_recv_cancel(Receiver) of
-                    true -> {error, timeout};
-                    false -> receive {Ref, handed} -> beamloop_subscription:claim(Receiver) end
-                end
-            end;
-        Result ->
-            Result
-    end.
+    beamloop_channel:recv(Channel, terms, Timeout).
 
 %% @doc The next message from Python if there is one.
 -spec try_recv(channel()) -> {ok, term()} | {error, empty | closed | bad_message}.
 try_recv(Channel) ->
-    case beamloop_subscription:take(Channel) of
-        empty -> {error, empty};
-        Result -> Result
-    end.
+    beamloop_channel:try_recv(Channel, terms).
 
 %% @doc As `subscribe(Channel, #{active => true})'.
 -spec subscribe(channel()) -> ok | {error, system_limit}.
@@ -281,60 +203,33 @@ subscribe(Channel) ->
 %% Messages are taken from the channel as those of any receiver, one at a time; several subscribers and
 %% receivers share them.  What has been sent to the mailbox of a process that dies is lost with it.
 -spec subscribe(channel(), subscribe_options()) -> ok | {error, system_limit}.
-subscribe(Channel, Options) when is_map(Options) ->
-    Active = maps:get(active, Options, true),
-    case maps:size(maps:remove(active, Options)) =:= 0 andalso is_active(Active) andalso
-         beamloop_subscription:set(Channel, Active) of
-        false -> error(badarg, [Channel, Options]);
-        Result -> Result
-    end;
 subscribe(Channel, Options) ->
-    error(badarg, [Channel, Options]).
-
-is_active(N) when is_integer(N) -> N >= -32768 andalso N =< 32767;
-is_active(Active) -> is_boolean(Active) orelse Active =:= once.
+    beamloop_channel:subscribe(Channel, terms, Options).
 
 %% @doc Ends the subscription of the calling process, if it has one.  Nothing more is sent to it
 %% afterwards; what is in its mailbox already stays there.
 -spec unsubscribe(channel()) -> ok.
 unsubscribe(Channel) ->
-    beamloop_subscription:stop(Channel).
+    beamloop_subscription:stop(Channel, terms).
 
 %% @doc Closes both directions.  Senders get `{error, closed}' at once; what is queued can still be
 %% received.  Closing again does nothing.
 -spec close(channel()) -> ok.
 close(Channel) ->
-    beamloop_nif:nif_channel_close(Channel, both).
+    beamloop_nif:nif_channel_close(Channel, both, terms).
 
 %% @doc Closes the direction that Erlang writes to.
 -spec close(channel(), write) -> ok.
 close(Channel, write) ->
-    beamloop_nif:nif_channel_close(Channel, write);
+    beamloop_nif:nif_channel_close(Channel, write, terms);
 close(Channel, What) ->
     error(badarg, [Channel, What]).
 
 %% @doc The state of the channel.
 -spec info(channel()) -> info().
 info(Channel) ->
-    beamloop_nif:nif_channel_info(Channel).
+    beamloop_nif:nif_channel_info(Channel, terms).
 
 %% The emulator's own encoder yields, knows every term, and leaves large binaries where they are.
 encode(Term) ->
     {pieces(erlang:term_to_iovec(Term)), beamloop_handles:collect(Term)}.
-
-%% Passing on pieces costs the NIF something for each; it stays short if there are few or they are large.
-pieces(Iovec) ->
-    Count = length(Iovec),
-    case Count =< ?FEW_PIECES orelse
-         (Count =< ?MANY_PIECES andalso iolist_size(Iovec) div Count >= ?BY_REFERENCE) of
-        true -> [own(Piece) || Piece <- Iovec];
-        false -> [iolist_to_binary(Iovec)]
-    end.
-
-%% A small part of a large binary must not keep the whole of it.
-own(Piece) ->
-    case binary:referenced_byte_size(Piece) > 2 * byte_size(Piece) of
-        %% Unlike binary:copy/1 this yields within one binary.
-        true -> iolist_to_binary([Piece, <<>>]);
-        false -> Piece
-    end.

@@ -100,3 +100,18 @@ channel_attachment_of_binary(ErlNifIOVec *iovec)
   self->base.release = release_own;
   return &self->base;
 }
+
+/* Any thread. */
+static void
+release_bytes(message_attachment *base)
+{
+  enif_free_iovec(((bytes_attachment *)base)->iovec);
+}
+
+void
+channel_attachment_fill_bytes(bytes_attachment *out, ErlNifIOVec *iovec)
+{
+  out->base = (message_attachment){release_bytes, &out->part, 1, sizeof(*out)};
+  out->iovec = iovec;
+  out->part = (message_part){(const uint8_t *)iovec->iov[0].iov_base, iovec->size};
+}

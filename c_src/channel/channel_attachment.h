@@ -22,6 +22,17 @@ typedef struct binary_attachment {
   uint8_t header[BINARY_HEADER_SIZE];
 } binary_attachment;
 
+/* One binary as it is. */
+typedef struct bytes_attachment {
+  message_attachment base;
+  ErlNifIOVec *iovec;
+  message_part part;
+} bytes_attachment;
+
+/* Fills a movable one with the iovec (made with a NULL environment, of one binary), which it takes
+ * over. */
+void channel_attachment_fill_bytes(bytes_attachment *out, ErlNifIOVec *iovec);
+
 /* Fills a movable one with the iovec (made with a NULL environment, of one binary), which it takes
  * over. */
 void channel_attachment_fill_binary(binary_attachment *out, ErlNifIOVec *iovec);

@@ -58,6 +58,7 @@ channel_await_new(channel_object *channel, enum channel_await_kind kind, int64_t
   if (self != NULL) {
     self->channel = (channel_object *)Py_NewRef(channel);
     self->kind = kind;
+    self->bytes = channel->channel->bytes;
     self->timeout = timeout;
   }
   return (PyObject *)self;
@@ -150,7 +151,7 @@ static PySendResult
 conclude_send(channel_await *self, int result, PyObject **out)
 {
   if (result != QUEUE_OK) {
-    channel_set_send_error(self->state, result);
+    channel_set_send_error(self->channel, result);
     return fail(self);
   }
   *out = Py_NewRef(Py_None);
@@ -189,7 +190,7 @@ conclude(channel_await *self, int result, message *m, PyObject **out)
   } else if (self->kind == AWAIT_SELECT) {
     PyErr_SetString(self->state->channel_closed, "all channels are closed");
   } else {
-    channel_set_closed(self->state);
+    channel_set_closed(self->channel);
   }
   return fail(self);
 }
@@ -422,10 +423,23 @@ static const char *const names[] = {
     [AWAIT_SELECT] = "channel.select",
 };
 
+static const char *const byte_names[] = {
+    [AWAIT_RECEIVE] = "ByteChannel.async_receive_bytes",
+    [AWAIT_NEXT] = "ByteChannel.__anext__",
+    [AWAIT_SEND] = "ByteChannel.async_send_bytes",
+    [AWAIT_SELECT] = "channel.select",
+};
+
+static const char *
+name_of(const channel_await *self)
+{
+  return (self->bytes ? byte_names : names)[self->kind];
+}
+
 static PyObject *
 get_name(PyObject *object, void *Py_UNUSED(closure))
 {
-  return PyUnicode_FromString(names[((channel_await *)object)->kind]);
+  return PyUnicode_FromString(name_of((channel_await *)object));
 }
 
 static PyObject *
@@ -433,7 +447,7 @@ await_repr(PyObject *object)
 {
   static const char *const phases[] = {"not awaited", "giving way", "waiting", "finished"};
   channel_await *self = (channel_await *)object;
-  return PyUnicode_FromFormat("<%s %s at %p>", names[self->kind], phases[self->phase], self);
+  return PyUnicode_FromFormat("<%s %s at %p>", name_of(self), phases[self->phase], self);
 }
 
 static int

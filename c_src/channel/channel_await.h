@@ -31,6 +31,7 @@ struct channel_await {
   channel_object *channel; /* NULL when it only gives a value, and when finished */
   PyObject *value;         /* what it gives then */
   enum channel_await_kind kind;
+  int bytes; /* of a byte channel */
   enum await_phase phase;
   int64_t timeout;  /* nanoseconds, or -1 */
   int64_t deadline; /* monotonic, when it waits with a timeout */

@@ -45,7 +45,7 @@ settle_to_erlang(queue *q)
 }
 
 channel *
-channel_create(const queue_limits *limits)
+channel_create(const queue_limits *limits, int bytes)
 {
   /* Its parts are on cache lines of their own. */
   channel *c = aligned_alloc(_Alignof(channel), sizeof(*c));
@@ -53,6 +53,7 @@ channel_create(const queue_limits *limits)
     return NULL;
   }
   atomic_init(&c->refs, 1);
+  c->bytes = bytes;
   c->binaries_as_str = 0;
   queue_init(&c->to_python, limits);
   queue_init(&c->to_erlang, limits);

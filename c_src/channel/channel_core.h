@@ -28,6 +28,7 @@ struct channel {
   queue to_erlang; /* Python sends, Erlang receives */
   channel_settle settle_to_python;
   channel_settle settle_to_erlang;
+  int bytes;           /* constant: a byte channel, whose messages are no encoded terms */
   int binaries_as_str; /* constant: how Python gets binaries */
   atomic_int given;    /* Erlang has had a handle */
   atomic_size_t handles;
@@ -41,7 +42,7 @@ typedef struct channel_handle {
 } channel_handle;
 
 /* limits of each direction.  With one count; NULL when memory is short. */
-channel *channel_create(const queue_limits *limits);
+channel *channel_create(const queue_limits *limits, int bytes);
 
 void channel_incref(channel *c);
 

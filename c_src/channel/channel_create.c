@@ -75,14 +75,14 @@ parse_binaries(PyObject *value, int *as_str)
 
 /* A new channel with one count. */
 static channel *
-create(PyObject *const options[4], PyObject *binaries)
+create(PyObject *const options[4], PyObject *binaries, int bytes)
 {
   queue_limits limits;
   int as_str;
   if (parse_limits(options, &limits) < 0 || parse_binaries(binaries, &as_str) < 0) {
     return NULL;
   }
-  channel *c = channel_create(&limits);
+  channel *c = channel_create(&limits, bytes);
   if (c == NULL) {
     PyErr_NoMemory();
     return NULL;
@@ -93,12 +93,17 @@ create(PyObject *const options[4], PyObject *binaries)
 
 /* That of a ChannelRef, with one count more. */
 static channel *
-channel_of_ref(channel_state *state, PyObject *ref, int options_given)
+channel_of_ref(channel_state *state, PyObject *ref, int options_given, int bytes)
 {
   channel_handle *handle = channel_ref_resource(state, ref);
   if (handle == NULL) {
-    PyErr_Format(PyExc_TypeError, "Channel() takes an erlang.ChannelRef, not %.100s",
-                 Py_TYPE(ref)->tp_name);
+    PyErr_Format(PyExc_TypeError, "%s() takes an erlang.ChannelRef, not %.100s",
+                 bytes ? "ByteChannel" : "Channel", Py_TYPE(ref)->tp_name);
+    return NULL;
+  }
+  if (handle->channel->bytes != bytes) {
+    PyErr_SetString(PyExc_TypeError, bytes ? "this is a channel of terms: Channel() takes it"
+                                           : "this is a byte channel: ByteChannel() takes it");
     return NULL;
   }
   if (options_given) {
@@ -107,6 +112,24 @@ channel_of_ref(channel_state *state, PyObject *ref, int options_given)
   }
   channel_incref(handle->channel);
   return handle->channel;
+}
+
+/* The object of the channel; takes over its count.  c may be NULL, with an exception. */
+static PyObject *
+new_object(PyTypeObject *type, channel_state *state, channel *c, int poll)
+{
+  if (c == NULL) {
+    return NULL;
+  }
+  channel_object *self = (channel_object *)type->tp_alloc(type, 0);
+  if (self == NULL) {
+    channel_decref(c);
+    return NULL;
+  }
+  self->state = state;
+  self->channel = c;
+  self->poll = poll;
+  return (PyObject *)self;
 }
 
 PyObject *
@@ -124,17 +147,26 @@ channel_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     return NULL;
   }
   int options_given = options[0] || options[1] || options[2] || options[3] || binaries;
-  channel *c = ref == NULL ? create(options, binaries) : channel_of_ref(state, ref, options_given);
-  if (c == NULL) {
+  channel *c =
+      ref == NULL ? create(options, binaries, 0) : channel_of_ref(state, ref, options_given, 0);
+  return new_object(type, state, c, poll);
+}
+
+PyObject *
+byte_channel_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+  static char *keywords[] = {"ref",           "poll", "max_size", "max_messages", "high_watermark",
+                             "low_watermark", NULL};
+  PyObject *ref = NULL, *options[4] = {NULL};
+  int poll = 0;
+  channel_state *state = channel_state_of(type);
+  if (state == NULL || channel_state_open(state) < 0 ||
+      !PyArg_ParseTupleAndKeywords(args, kwargs, "|O$pOOOO:ByteChannel", keywords, &ref, &poll,
+                                   &options[0], &options[1], &options[2], &options[3])) {
     return NULL;
   }
-  channel_object *self = (channel_object *)type->tp_alloc(type, 0);
-  if (self == NULL) {
-    channel_decref(c);
-    return NULL;
-  }
-  self->state = state;
-  self->channel = c;
-  self->poll = poll;
-  return (PyObject *)self;
+  int options_given = options[0] || options[1] || options[2] || options[3];
+  channel *c =
+      ref == NULL ? create(options, NULL, 1) : channel_of_ref(state, ref, options_given, 1);
+  return new_object(type, state, c, poll);
 }

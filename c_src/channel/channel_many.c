@@ -89,7 +89,7 @@ channel_receive_many(PyObject *object, PyObject *args, PyObject *kwargs)
     return channel_gather(self, &m, max);
   }
   if (result == QUEUE_CLOSED) {
-    channel_set_closed(self->state);
+    channel_set_closed(self);
   }
   return NULL;
 }

@@ -31,7 +31,10 @@ channel_state_open(channel_state *state)
   if (state->channel_closed == NULL) {
     state->channel_closed = import_name("erlang.errors", "ChannelClosed");
   }
-  if (state->channel_closed != NULL && state->channel_full == NULL) {
+  if (state->channel_closed != NULL && state->byte_channel_closed == NULL) {
+    state->byte_channel_closed = import_name("erlang.errors", "ByteChannelClosed");
+  }
+  if (state->byte_channel_closed != NULL && state->channel_full == NULL) {
     state->channel_full = import_name("erlang.errors", "ChannelFull");
   }
   if (state->channel_full != NULL && state->message_too_large == NULL) {
@@ -99,7 +102,7 @@ unwrap_handle(PyObject *object)
     handle_keep(resource);
     return resource;
   }
-  if (!PyObject_TypeCheck(object, linked_state->channel_type)) {
+  if (!channel_check(linked_state, object)) {
     return NULL;
   }
   resource = channel_keep_handle(((channel_object *)object)->channel);
@@ -163,6 +166,7 @@ module_exec(PyObject *module)
   channel_state *state = PyModule_GetState(module);
   if (intern_names(state) < 0 || add_type(module, &channel_ref_spec, &state->ref_type, 1) < 0 ||
       add_type(module, &channel_type_spec, &state->channel_type, 1) < 0 ||
+      add_type(module, &byte_channel_type_spec, &state->byte_channel_type, 1) < 0 ||
       add_type(module, &channel_await_spec, &state->await_type, 0) < 0 ||
       add_type(module, &channel_gate_spec, &state->gate_type, 0) < 0 ||
       add_type(module, &channel_callback_spec, &state->callback_type, 0) < 0) {
@@ -180,11 +184,13 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
   channel_state *state = PyModule_GetState(module);
   Py_VISIT(state->ref_type);
   Py_VISIT(state->channel_type);
+  Py_VISIT(state->byte_channel_type);
   Py_VISIT(state->await_type);
   Py_VISIT(state->gate_type);
   Py_VISIT(state->callback_type);
   Py_VISIT(state->finalize);
   Py_VISIT(state->channel_closed);
+  Py_VISIT(state->byte_channel_closed);
   Py_VISIT(state->channel_full);
   Py_VISIT(state->message_too_large);
   Py_VISIT(state->call_cancelled);
@@ -200,11 +206,13 @@ module_clear(PyObject *module)
   channel_await_free_all(state);
   Py_CLEAR(state->ref_type);
   Py_CLEAR(state->channel_type);
+  Py_CLEAR(state->byte_channel_type);
   Py_CLEAR(state->await_type);
   Py_CLEAR(state->gate_type);
   Py_CLEAR(state->callback_type);
   Py_CLEAR(state->finalize);
   Py_CLEAR(state->channel_closed);
+  Py_CLEAR(state->byte_channel_closed);
   Py_CLEAR(state->channel_full);
   Py_CLEAR(state->message_too_large);
   Py_CLEAR(state->call_cancelled);

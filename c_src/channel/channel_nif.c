@@ -48,6 +48,7 @@ make_atoms(ErlNifEnv *env)
       {&a->noproc, "noproc"},
       {&a->bytes, "bytes"},
       {&a->str, "str"},
+      {&a->terms, "terms"},
       {&a->write, "write"},
       {&a->size, "size"},
       {&a->max_size, "max_size"},
@@ -113,27 +114,39 @@ channel_make_error(ErlNifEnv *env, ERL_NIF_TERM reason)
   return enif_make_tuple2(env, channel_atoms.error, reason);
 }
 
+static channel_handle *
+get_handle(ErlNifEnv *env, ERL_NIF_TERM term, int bytes)
+{
+  void *resource;
+  if (!enif_get_resource(env, term, handle_type, &resource)) {
+    return NULL;
+  }
+  channel_handle *h = resource;
+  return h->channel->bytes == bytes ? h : NULL;
+}
+
 channel_handle *
 channel_nif_get(ErlNifEnv *env, ERL_NIF_TERM term)
 {
-  void *h;
-  return enif_get_resource(env, term, handle_type, &h) ? h : NULL;
+  return get_handle(env, term, 0);
+}
+
+channel_handle *
+channel_nif_get_bytes(ErlNifEnv *env, ERL_NIF_TERM term)
+{
+  return get_handle(env, term, 1);
+}
+
+channel_handle *
+channel_nif_get_kind(ErlNifEnv *env, ERL_NIF_TERM term, ERL_NIF_TERM kind)
+{
+  return get_handle(env, term, enif_is_identical(kind, channel_atoms.bytes));
 }
 
 subscriptions *
 channel_nif_subscriptions(channel_handle *h)
 {
   return &((erlang_handle *)h)->subscriptions;
-}
-
-static int
-get_channel(ErlNifEnv *env, ERL_NIF_TERM term, channel **out)
-{
-  channel_handle *h = channel_nif_get(env, term);
-  if (h != NULL) {
-    *out = h->channel;
-  }
-  return h != NULL;
 }
 
 /* A number from least on, or infinity. */
@@ -187,9 +200,9 @@ new_handle(channel *c)
 
 /* Makes a channel with its handle, which is given. */
 static erlang_handle *
-new_channel(const queue_limits *limits)
+new_channel(const queue_limits *limits, int bytes)
 {
-  channel *c = channel_create(limits);
+  channel *c = channel_create(limits, bytes);
   if (c == NULL) {
     return NULL;
   }
@@ -221,7 +234,7 @@ channel_keep_handle(channel *c)
 
 ERL_NIF_TERM
 nif_channel_new(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{ /* (Limits, Owner, bytes | str) */
+{ /* (Limits, Owner, bytes | str, terms | bytes) */
   queue_limits limits;
   ErlNifPid owner;
   (void)argc;
@@ -231,7 +244,7 @@ nif_channel_new(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
       (!as_str && !enif_is_identical(argv[2], channel_atoms.bytes))) {
     return enif_make_badarg(env);
   }
-  erlang_handle *h = new_channel(&limits);
+  erlang_handle *h = new_channel(&limits, enif_is_identical(argv[3], channel_atoms.bytes));
   if (h == NULL) {
     return channel_make_error(env, channel_atoms.system_limit);
   }
@@ -248,16 +261,16 @@ nif_channel_new(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 
 ERL_NIF_TERM
 nif_channel_close(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{ /* (Channel, both | write) */
-  channel *c;
+{ /* (Channel, both | write, Kind) */
+  channel_handle *h = channel_nif_get_kind(env, argv[0], argv[2]);
   (void)argc;
-  if (!get_channel(env, argv[0], &c)) {
+  if (h == NULL) {
     return enif_make_badarg(env);
   }
   if (enif_is_identical(argv[1], channel_atoms.write)) {
-    queue_close(&c->to_python);
+    queue_close(&h->channel->to_python);
   } else {
-    channel_close(c);
+    channel_close(h->channel);
   }
   return channel_atoms.ok;
 }
@@ -313,15 +326,15 @@ make_queue_info(ErlNifEnv *env, queue *q)
 
 ERL_NIF_TERM
 nif_channel_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{ /* (Channel) */
-  channel *c;
+{ /* (Channel, Kind) */
+  channel_handle *h = channel_nif_get_kind(env, argv[0], argv[1]);
   ERL_NIF_TERM map;
   (void)argc;
-  if (!get_channel(env, argv[0], &c)) {
+  if (h == NULL) {
     return enif_make_badarg(env);
   }
-  enif_make_map_put(env, make_queue_info(env, &c->to_python), channel_atoms.to_erlang,
-                    make_queue_info(env, &c->to_erlang), &map);
+  enif_make_map_put(env, make_queue_info(env, &h->channel->to_python), channel_atoms.to_erlang,
+                    make_queue_info(env, &h->channel->to_erlang), &map);
   return map;
 }
 

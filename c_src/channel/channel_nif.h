@@ -9,8 +9,11 @@ int channel_nif_load(ErlNifEnv *env);
 
 /* Plain NIFs, all O(1) but for what is said; badarg for arguments of a wrong type. */
 
-/* nif_channel_new/3 ({MaxSize, MaxMessages, HighWatermark, LowWatermark}, Owner :: pid() | none,
- * bytes | str): {ok, Channel}, or {error, noproc} when the owner is dead.  The limits are positive
+/* Where a Kind is asked for, it is `terms', of py_channel, or `bytes', of py_byte_channel; a channel of
+ * the other kind is badarg. */
+
+/* nif_channel_new/4 ({MaxSize, MaxMessages, HighWatermark, LowWatermark}, Owner :: pid() | none,
+ * bytes | str, Kind): {ok, Channel}, or {error, noproc} when the owner is dead.  The limits are positive
  * integers (LowWatermark may be 0) or infinity. */
 ERL_NIF_TERM nif_channel_new(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
@@ -34,15 +37,21 @@ ERL_NIF_TERM nif_channel_send_iovec(ErlNifEnv *env, int argc, const ERL_NIF_TERM
  * Rest is no list with a head. */
 ERL_NIF_TERM nif_channel_send_many(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
+/* nif_byte_channel_send/2,3 (Channel, Binary[, Ref]) and nif_byte_channel_send_iovec/2,3 (Channel,
+ * Binaries[, Ref]): one message to a byte channel, results as above, never declined.  What is large is
+ * kept by reference.  O(length of the list). */
+ERL_NIF_TERM nif_byte_channel_send(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+ERL_NIF_TERM nif_byte_channel_send_iovec(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+
 /* nif_channel_send_cancel/1 (Sender): true, the message was not sent and there will be no answer;  or
  * false, the answer is there or under way. */
 ERL_NIF_TERM nif_channel_send_cancel(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
-/* nif_channel_take/1 (Channel): the next message from Python, {ok, Term} or {encoded, Binary}, which is
- * for binary_to_term; empty; {error, closed | bad_message}. */
+/* nif_channel_take/2 (Channel, Kind): the next message from Python, {ok, Term} or {encoded, Binary},
+ * which is for binary_to_term; empty; {error, closed | bad_message}. */
 ERL_NIF_TERM nif_channel_take(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
-/* nif_channel_recv_wait/2 (Channel, Ref): as above, but instead of empty, {wait, Receiver}; the
+/* nif_channel_recv_wait/3 (Channel, Kind, Ref): as above, but instead of empty, {wait, Receiver}; the
  * process gets {Ref, handed} when it may claim.  {error, system_limit}. */
 ERL_NIF_TERM nif_channel_recv_wait(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
@@ -57,17 +66,18 @@ ERL_NIF_TERM nif_channel_recv_cancel(ErlNifEnv *env, int argc, const ERL_NIF_TER
  * there will be no {Ref, handed}; or false, that is there or under way. */
 ERL_NIF_TERM nif_channel_recv_give_up(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
-/* nif_channel_subscription/1 (Channel): the process that delivers to the calling one, or none;
- * nif_channel_subscribe/2 (Channel, Deliverer): ok, remembers it; nif_channel_unsubscribe/2 (Channel,
- * Subscriber): ok, the calling process delivers no more to that one.  O(log subscribers). */
+/* nif_channel_subscription/2 (Channel, Kind): the process that delivers to the calling one, or none;
+ * nif_channel_subscribe/3 (Channel, Kind, Deliverer): ok, remembers it; nif_channel_unsubscribe/3
+ * (Channel, Kind, Subscriber): ok, the calling process delivers no more to that one.  O(log
+ * subscribers). */
 ERL_NIF_TERM nif_channel_subscription(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM nif_channel_subscribe(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM nif_channel_unsubscribe(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
-/* nif_channel_close/2 (Channel, both | write): ok. */
+/* nif_channel_close/3 (Channel, both | write, Kind): ok. */
 ERL_NIF_TERM nif_channel_close(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
-/* nif_channel_info/1 (Channel): a map. */
+/* nif_channel_info/2 (Channel, Kind): a map. */
 ERL_NIF_TERM nif_channel_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
 /* nif_channel_live/0: {Channels, BlocksOfPayload} alive in the whole VM. */

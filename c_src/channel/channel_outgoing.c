@@ -85,6 +85,29 @@ outgoing_encode(channel_outgoing *out, channel *c, PyObject *term)
   return 0;
 }
 
+int
+outgoing_bytes(channel_outgoing *out, const void *data, size_t size, int keep)
+{
+  /* Without a pointer there would be no message. */
+  out->buf = (term_buf){(uint8_t *)(size > 0 ? data : ""), size, size, 0};
+  out->size = size;
+  int failed = 0;
+  if (size > CHANNEL_COPY_MAX) {
+    failed = attach(out) < 0;
+  } else if (keep && size > 0) {
+    uint8_t *copy = own_memory(out);
+    failed = copy == NULL;
+    out->buf.data = copy;
+    out->buf.owned = !failed;
+  }
+  if (failed) {
+    outgoing_clear(out);
+    PyErr_NoMemory();
+    return -1;
+  }
+  return 0;
+}
+
 /* After a send. */
 static int
 note_sent(channel_outgoing *out, int result)

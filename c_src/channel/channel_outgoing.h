@@ -20,6 +20,10 @@ typedef struct channel_outgoing {
  * or -1 with an exception, and it is empty. */
 int outgoing_encode(channel_outgoing *out, channel *c, PyObject *term);
 
+/* Takes bytes as they are.  Few of them are lent, and have to live as long as it is not empty, unless
+ * keep asks for a copy.  0, or -1 with an exception, and it is empty. */
+int outgoing_bytes(channel_outgoing *out, const void *data, size_t size, int keep);
+
 /* Sends it, if there is room: a queue_result. */
 int outgoing_send(channel_outgoing *out, channel *c);
 

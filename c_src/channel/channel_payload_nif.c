@@ -1,6 +1,7 @@
 #include "channel_payload.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "channel_nif_internal.h"
 #include "../term/handle_bundle.h"
@@ -117,6 +118,22 @@ make_large(ErlNifEnv *env, message_attachment *attachment)
   }
   ERL_NIF_TERM binary =
       enif_make_sub_binary(env, whole, BINARY_HEADER_SIZE, part->size - BINARY_HEADER_SIZE);
+  return enif_make_tuple2(env, channel_atoms.ok, binary);
+}
+
+ERL_NIF_TERM
+channel_make_received_bytes(ErlNifEnv *env, message *m)
+{
+  ERL_NIF_TERM binary;
+  if (m->attachment != NULL) {
+    binary = enif_make_resource_binary(env, m->attachment, m->attachment->parts[0].data, m->size);
+  } else {
+    uint8_t *data = enif_make_new_binary(env, m->size, &binary);
+    if (m->size > 0) {
+      memcpy(data, m->data, m->size);
+    }
+  }
+  message_release(m);
   return enif_make_tuple2(env, channel_atoms.ok, binary);
 }
 

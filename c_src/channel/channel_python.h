@@ -20,14 +20,16 @@ typedef struct channel_outgoing channel_outgoing;
 typedef struct channel_state {
   PyTypeObject *ref_type;
   PyTypeObject *channel_type;
+  PyTypeObject *byte_channel_type;
   PyTypeObject *await_type;
   PyTypeObject *gate_type;
   PyTypeObject *callback_type;
   /* Looked up at first use, so that importing the module imports nothing: */
-  PyObject *channel_closed;    /* erlang.ChannelClosed */
-  PyObject *channel_full;      /* erlang.ChannelFull */
-  PyObject *message_too_large; /* erlang.MessageTooLarge */
-  PyObject *call_cancelled;    /* erlang.CallCancelled */
+  PyObject *channel_closed;      /* erlang.ChannelClosed */
+  PyObject *byte_channel_closed; /* erlang.ByteChannelClosed */
+  PyObject *channel_full;        /* erlang.ChannelFull */
+  PyObject *message_too_large;   /* erlang.MessageTooLarge */
+  PyObject *call_cancelled;      /* erlang.CallCancelled */
   const loop_api *loop_api;
   PyObject *get_running_loop; /* asyncio._get_running_loop */
   PyObject *cancelled_error;  /* asyncio.CancelledError */
@@ -41,7 +43,7 @@ typedef struct channel_state {
   uint64_t select_seed; /* of which channel select() looks at first */
 } channel_state;
 
-/* erlang.channel.Channel */
+/* erlang.channel.Channel, and erlang.byte_channel.ByteChannel */
 typedef struct channel_object {
   PyObject_HEAD
   PyObject *weakrefs;
@@ -68,15 +70,19 @@ extern PyType_Spec channel_ref_spec;
 PyObject *channel_ref_wrap(channel_state *state, void *resource);   /* takes over the count */
 void *channel_ref_resource(channel_state *state, PyObject *object); /* borrowed, or NULL */
 
-/* channel_create.c: tp_new of Channel. */
+/* channel_create.c: tp_new of Channel and ByteChannel. */
 PyObject *channel_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
+PyObject *byte_channel_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
 
 /* channel_send.c: methods of Channel; and what a queue_result other than QUEUE_OK raises, NULL. */
 PyObject *channel_send_method(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *channel_try_send_method(PyObject *self, PyObject *term);
 PyObject *channel_async_send_method(PyObject *self, PyObject *args, PyObject *kwargs);
 PyObject *channel_close_write_method(PyObject *self, PyObject *ignored);
-PyObject *channel_set_send_error(channel_state *state, int result);
+PyObject *channel_set_send_error(const channel_object *self, int result);
+
+/* Sends, and waits for room where that stops no loop: a queue_result, or -1 with an exception. */
+int channel_send_on_thread(channel_object *self, channel_outgoing *out, int64_t timeout);
 
 /* channel_wait.c: the loop that runs on this thread, as a new reference; NULL, with an exception when
  * looking for it failed. */
@@ -86,7 +92,7 @@ PyObject *channel_running_loop(channel_state *state);
 extern PyType_Spec channel_type_spec;
 PyObject *channel_decode(const channel *c, message *m); /* consumes m; NULL with an exception */
 PyObject *channel_decode_kept(const channel *c, const message *m); /* m stays the caller's */
-void channel_set_closed(channel_state *state);
+void channel_set_closed(const channel_object *self);
 int channel_parse_timeout(PyObject *timeout, int64_t *out); /* nanoseconds, or -1 for none */
 
 /* Claims the next message: QUEUE_OK, QUEUE_CLOSED, or -1 with an exception.  Releases the GIL while it
@@ -96,6 +102,29 @@ int channel_receive_message(channel_object *self, int64_t timeout, message *m);
 /* About to wait on this thread: in debug mode warns when that stops the loop that runs here.  0, or -1
  * with an exception. */
 int channel_warn_of_loop(channel_state *state, const char *what, const char *instead);
+
+/* Whether it is a Channel or a ByteChannel. */
+int channel_check(const channel_state *state, PyObject *object);
+
+/* Slots, methods and attributes that both have. */
+void channel_dealloc(PyObject *object);
+PyObject *channel_iternext(PyObject *self);
+PyObject *channel_anext(PyObject *self);
+PyObject *channel_close_method(PyObject *self, PyObject *ignored);
+PyObject *channel_enter(PyObject *self, PyObject *ignored);
+PyObject *channel_exit(PyObject *self, PyObject *args);
+PyObject *channel_aenter(PyObject *self, PyObject *ignored);
+PyObject *channel_aexit(PyObject *self, PyObject *args);
+Py_ssize_t channel_length(PyObject *self);
+PyObject *channel_get_closed(PyObject *self, void *closure);
+int channel_bool(PyObject *self);
+PyObject *channel_repr(PyObject *self);
+Py_hash_t channel_hash(PyObject *self);
+PyObject *channel_compare(PyObject *self, PyObject *other, int op);
+
+/* byte_type.c */
+extern PyType_Spec byte_channel_type_spec;
+PyObject *byte_channel_decode(const message *m); /* m stays the caller's */
 
 /* channel_many.c: receive_many() and async_receive_many(). */
 PyObject *channel_receive_many(PyObject *self, PyObject *args, PyObject *kwargs);

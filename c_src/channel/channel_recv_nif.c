@@ -95,11 +95,11 @@ channel_recv_nif_load(ErlNifEnv *env)
 
 /* What Erlang gets for a message (consumed), or for there being none. */
 static ERL_NIF_TERM
-make_answer(ErlNifEnv *env, int result, message *m)
+make_answer(ErlNifEnv *env, const channel_handle *h, int result, message *m)
 {
   switch (result) {
   case QUEUE_OK:
-    return channel_make_received(env, m);
+    return h->channel->bytes ? channel_make_received_bytes(env, m) : channel_make_received(env, m);
   case QUEUE_EMPTY:
     return channel_atoms.empty;
   default:
@@ -109,14 +109,14 @@ make_answer(ErlNifEnv *env, int result, message *m)
 
 ERL_NIF_TERM
 nif_channel_take(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{ /* (Channel) */
-  channel_handle *h = channel_nif_get(env, argv[0]);
+{ /* (Channel, Kind) */
+  channel_handle *h = channel_nif_get_kind(env, argv[0], argv[1]);
   message m;
   (void)argc;
   if (h == NULL) {
     return enif_make_badarg(env);
   }
-  return make_answer(env, queue_take(&h->channel->to_erlang, &m), &m);
+  return make_answer(env, h, queue_take(&h->channel->to_erlang, &m), &m);
 }
 
 /* For the calling process; NULL when memory is short.  With one count, which becomes the list's. */
@@ -143,14 +143,14 @@ new_receiver(ErlNifEnv *env, channel_handle *handle, ERL_NIF_TERM ref)
 
 ERL_NIF_TERM
 nif_channel_recv_wait(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{ /* (Channel, Ref) */
-  channel_handle *h = channel_nif_get(env, argv[0]);
+{ /* (Channel, Kind, Ref) */
+  channel_handle *h = channel_nif_get_kind(env, argv[0], argv[1]);
   message m;
   (void)argc;
-  if (h == NULL || !enif_is_ref(env, argv[1])) {
+  if (h == NULL || !enif_is_ref(env, argv[2])) {
     return enif_make_badarg(env);
   }
-  receiver *r = new_receiver(env, h, argv[1]);
+  receiver *r = new_receiver(env, h, argv[2]);
   if (r == NULL) {
     return channel_make_error(env, channel_atoms.system_limit);
   }
@@ -162,7 +162,7 @@ nif_channel_recv_wait(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
   }
   enif_demonitor_process(env, r, &r->monitor);
   end_wait(r);
-  return make_answer(env, result, &m);
+  return make_answer(env, h, result, &m);
 }
 
 ERL_NIF_TERM
@@ -179,7 +179,7 @@ nif_channel_recv_claim(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
   if (result != QUEUE_EMPTY) {
     enif_demonitor_process(env, r, &r->monitor);
   }
-  return make_answer(env, result, &m);
+  return make_answer(env, r->handle, result, &m);
 }
 
 /* With give_back what it was handed goes to the next. */

@@ -56,7 +56,8 @@ ref_dealloc(PyObject *object)
 static PyObject *
 ref_repr(PyObject *self)
 {
-  return PyUnicode_FromFormat("<erlang.ChannelRef at %p>", channel_of(self));
+  return PyUnicode_FromFormat("<erlang.ChannelRef%s at %p>",
+                              channel_of(self)->bytes ? " of bytes" : "", channel_of(self));
 }
 
 static Py_hash_t
@@ -80,9 +81,9 @@ static PyMemberDef ref_members[] = {
 };
 
 static PyType_Slot ref_slots[] = {
-    {Py_tp_doc,
-     "A channel's handle as it came from Erlang; Channel(ref) receives from it, and sent\n"
-     "back to Erlang it is the same channel."},
+    {Py_tp_doc, "A channel's handle as it came from Erlang; Channel(ref), or ByteChannel(ref) of "
+                "one of bytes,\n"
+                "receives from it, and sent back to Erlang it is the same channel."},
     {Py_tp_dealloc, ref_dealloc},
     {Py_tp_repr, ref_repr},
     {Py_tp_hash, ref_hash},

@@ -36,8 +36,8 @@ parse(channel_state *state, PyObject *channels, PyObject *kwargs, int64_t *timeo
   }
   for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(channels); i++) {
     PyObject *channel = PyTuple_GET_ITEM(channels, i);
-    if (!PyObject_TypeCheck(channel, state->channel_type)) {
-      PyErr_Format(PyExc_TypeError, "select() takes Channels, not %.100s",
+    if (!channel_check(state, channel)) {
+      PyErr_Format(PyExc_TypeError, "select() takes channels, not %.100s",
                    Py_TYPE(channel)->tp_name);
       return -1;
     }

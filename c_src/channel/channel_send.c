@@ -7,21 +7,22 @@
 #define SCRATCH_SIZE 1024
 
 PyObject *
-channel_set_send_error(channel_state *state, int result)
+channel_set_send_error(const channel_object *self, int result)
 {
+  const channel_state *state = self->state;
   switch (result) {
   case QUEUE_CLOSED:
-    channel_set_closed(state);
+    channel_set_closed(self);
     return NULL;
   case QUEUE_TOO_LARGE:
     PyErr_SetString(state->message_too_large,
                     "the message is larger than the channel's max_size and will never fit");
     return NULL;
   case QUEUE_BUSY:
-    PyErr_SetString(state->channel_full,
-                    "the channel is full, and waiting for room here would stop the running event "
-                    "loop; await async_send() instead");
-    return NULL;
+    return PyErr_Format(state->channel_full,
+                        "the channel is full, and waiting for room here would stop the running "
+                        "event loop; await %s() instead",
+                        self->channel->bytes ? "async_send_bytes" : "async_send");
   default:
     return PyErr_NoMemory();
   }
@@ -89,9 +90,8 @@ send_when_there_is_room(channel_object *self, channel_outgoing *out, int64_t tim
   return result == QUEUE_OK ? outgoing_send_granted(out, self->channel, &s.base) : result;
 }
 
-/* Waits, where waiting stops no loop: a queue_result, or -1 with an exception. */
-static int
-send_or_wait(channel_object *self, channel_outgoing *out, int64_t timeout)
+int
+channel_send_on_thread(channel_object *self, channel_outgoing *out, int64_t timeout)
 {
   int result = outgoing_send(out, self->channel);
   if (result != QUEUE_BUSY) {
@@ -130,12 +130,12 @@ channel_send_method(PyObject *object, PyObject *args, PyObject *kwargs)
       outgoing_encode(&out, self->channel, term) < 0) {
     return NULL;
   }
-  int result = send_or_wait(self, &out, timeout);
+  int result = channel_send_on_thread(self, &out, timeout);
   outgoing_clear(&out);
   if (result == QUEUE_OK) {
     Py_RETURN_NONE;
   }
-  return result < 0 ? NULL : channel_set_send_error(self->state, result);
+  return result < 0 ? NULL : channel_set_send_error(self, result);
 }
 
 PyObject *
@@ -152,7 +152,7 @@ channel_try_send_method(PyObject *object, PyObject *term)
   if (result == QUEUE_OK || result == QUEUE_BUSY) {
     return PyBool_FromLong(result == QUEUE_OK);
   }
-  return channel_set_send_error(self->state, result);
+  return channel_set_send_error(self, result);
 }
 
 PyObject *

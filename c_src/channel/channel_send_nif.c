@@ -41,10 +41,9 @@ send_payload(channel_handle *h, const uint8_t *data, size_t size, message_attach
   return result;
 }
 
-/* As send_payload, but waits for room when ref (or NULL) says for whom, and makes Erlang's answer. */
-static ERL_NIF_TERM
-send_for(ErlNifEnv *env, channel_handle *h, const uint8_t *data, size_t size,
-         message_attachment *attachment, const ERL_NIF_TERM *ref)
+ERL_NIF_TERM
+channel_send_for(ErlNifEnv *env, channel_handle *h, const uint8_t *data, size_t size,
+                 message_attachment *attachment, const ERL_NIF_TERM *ref)
 {
   if (ref == NULL) {
     return channel_make_result(env, send_payload(h, data, size, attachment));
@@ -92,7 +91,7 @@ nif_channel_send(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
   if (encoded < 0) {
     return channel_make_result(env, QUEUE_NO_MEMORY);
   }
-  return send_for(env, h, scratch, encoding.size, attachment, argc == 4 ? &argv[3] : NULL);
+  return channel_send_for(env, h, scratch, encoding.size, attachment, argc == 4 ? &argv[3] : NULL);
 }
 
 /* One large binary, pinned; NULL when it is none. */
@@ -122,7 +121,7 @@ nif_channel_send_binary(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
   }
   size_t size = BINARY_HEADER_SIZE + iovec->size;
   if (argc == 3) {
-    return send_for(env, h, NULL, size, channel_attachment_of_binary(iovec), &argv[2]);
+    return channel_send_for(env, h, NULL, size, channel_attachment_of_binary(iovec), &argv[2]);
   }
   channel_attachment_fill_binary(&pinned, iovec);
   return channel_make_result(env, send_payload(h, NULL, size, &pinned.base));
@@ -246,20 +245,23 @@ get_payload(ErlNifEnv *env, ERL_NIF_TERM iovec_term, ERL_NIF_TERM handles, iovec
 }
 
 ERL_NIF_TERM
-nif_channel_send_iovec(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{ /* (Channel, Iovec, Handles[, Ref]) */
-  channel_handle *h;
+channel_send_iovec(ErlNifEnv *env, channel_handle *h, ERL_NIF_TERM iovec, ERL_NIF_TERM handles,
+                   const ERL_NIF_TERM *ref)
+{
   iovec_payload payload;
-  if ((h = channel_nif_get(env, argv[0])) == NULL) {
-    return enif_make_badarg(env);
-  }
-  int good = get_payload(env, argv[1], argv[2], &payload);
+  int good = h == NULL ? 0 : get_payload(env, iovec, handles, &payload);
   if (good == 0) {
     return enif_make_badarg(env);
   }
   if (good < 0) {
     return channel_make_result(env, QUEUE_NO_MEMORY);
   }
-  return send_for(env, h, payload.data, payload.size, payload.attachment,
-                  argc == 4 ? &argv[3] : NULL);
+  return channel_send_for(env, h, payload.data, payload.size, payload.attachment, ref);
+}
+
+ERL_NIF_TERM
+nif_channel_send_iovec(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{ /* (Channel, Iovec, Handles[, Ref]) */
+  return channel_send_iovec(env, channel_nif_get(env, argv[0]), argv[1], argv[2],
+                            argc == 4 ? &argv[3] : NULL);
 }

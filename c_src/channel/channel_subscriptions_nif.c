@@ -119,8 +119,8 @@ subscriptions_remove(subscriptions *all, const ErlNifPid *subscriber, const ErlN
 
 ERL_NIF_TERM
 nif_channel_subscription(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{ /* (Channel) */
-  channel_handle *h = channel_nif_get(env, argv[0]);
+{ /* (Channel, Kind) */
+  channel_handle *h = channel_nif_get_kind(env, argv[0], argv[1]);
   ErlNifPid self, deliverer;
   (void)argc;
   if (h == NULL) {
@@ -134,11 +134,11 @@ nif_channel_subscription(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 
 ERL_NIF_TERM
 nif_channel_subscribe(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{ /* (Channel, Deliverer) */
-  channel_handle *h = channel_nif_get(env, argv[0]);
+{ /* (Channel, Kind, Deliverer) */
+  channel_handle *h = channel_nif_get_kind(env, argv[0], argv[1]);
   ErlNifPid self, deliverer;
   (void)argc;
-  if (h == NULL || !enif_get_local_pid(env, argv[1], &deliverer)) {
+  if (h == NULL || !enif_get_local_pid(env, argv[2], &deliverer)) {
     return enif_make_badarg(env);
   }
   enif_self(env, &self);
@@ -149,11 +149,11 @@ nif_channel_subscribe(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 
 ERL_NIF_TERM
 nif_channel_unsubscribe(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{ /* (Channel, Subscriber), by the deliverer */
-  channel_handle *h = channel_nif_get(env, argv[0]);
+{ /* (Channel, Kind, Subscriber), by the deliverer */
+  channel_handle *h = channel_nif_get_kind(env, argv[0], argv[1]);
   ErlNifPid self, subscriber;
   (void)argc;
-  if (h == NULL || !enif_get_local_pid(env, argv[1], &subscriber)) {
+  if (h == NULL || !enif_get_local_pid(env, argv[2], &subscriber)) {
     return enif_make_badarg(env);
   }
   enif_self(env, &self);

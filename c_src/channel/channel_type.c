@@ -14,9 +14,18 @@
 #define BURST_GAP 3000 /* nanoseconds that a thread waits awake for the next message of a burst */
 
 void
-channel_set_closed(channel_state *state)
+channel_set_closed(const channel_object *self)
 {
-  PyErr_SetString(state->channel_closed, "the channel is closed");
+  const channel_state *state = self->state;
+  PyErr_SetString(self->channel->bytes ? state->byte_channel_closed : state->channel_closed,
+                  "the channel is closed");
+}
+
+int
+channel_check(const channel_state *state, PyObject *object)
+{
+  return PyObject_TypeCheck(object, state->channel_type) ||
+         PyObject_TypeCheck(object, state->byte_channel_type);
 }
 
 int
@@ -88,6 +97,9 @@ PyObject *
 channel_decode_kept(const channel *c, const message *m)
 {
   unsigned flags = c->binaries_as_str ? TERM_BINARIES_STR : 0;
+  if (c->bytes) {
+    return byte_channel_decode(m);
+  }
   return m->data != NULL ? term_link_decode(m->data, m->size, flags) : decode_parts(m, flags);
 }
 
@@ -202,7 +214,9 @@ channel_receive_message(channel_object *self, int64_t timeout, message *m)
     self->burst++;
     return result;
   }
-  if (channel_warn_of_loop(self->state, "receive", "async_receive") < 0) {
+  int bytes = self->channel->bytes;
+  if (channel_warn_of_loop(self->state, bytes ? "receive_bytes" : "receive",
+                           bytes ? "async_receive_bytes" : "async_receive") < 0) {
     return -1;
   }
   thread_waiter w = {.base = {.wake = wake_thread, .kind = QUEUE_THREAD},
@@ -229,7 +243,7 @@ queue_owner(PyObject *self)
   return ((channel_object *)self)->channel;
 }
 
-static void
+void
 channel_dealloc(PyObject *object)
 {
   channel_object *self = (channel_object *)object;
@@ -263,12 +277,12 @@ channel_receive(PyObject *self, PyObject *args, PyObject *kwargs)
     return channel_decode(queue_owner(self), &m);
   }
   if (result == QUEUE_CLOSED) {
-    channel_set_closed(((channel_object *)self)->state);
+    channel_set_closed((channel_object *)self);
   }
   return NULL;
 }
 
-static PyObject *
+PyObject *
 channel_iternext(PyObject *self)
 {
   message m;
@@ -293,7 +307,7 @@ channel_try_receive(PyObject *self, PyObject *args, PyObject *kwargs)
   case QUEUE_EMPTY:
     return Py_NewRef(fallback);
   default:
-    channel_set_closed(((channel_object *)self)->state);
+    channel_set_closed((channel_object *)self);
     return NULL;
   }
 }
@@ -311,39 +325,39 @@ channel_async_receive(PyObject *self, PyObject *args, PyObject *kwargs)
   return channel_await_new((channel_object *)self, AWAIT_RECEIVE, nanoseconds);
 }
 
-static PyObject *
+PyObject *
 channel_anext(PyObject *self)
 {
   return channel_await_new((channel_object *)self, AWAIT_NEXT, -1);
 }
 
-static PyObject *
+PyObject *
 channel_close_method(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
   channel_close(queue_owner(self));
   Py_RETURN_NONE;
 }
 
-static PyObject *
+PyObject *
 channel_exit(PyObject *self, PyObject *Py_UNUSED(args))
 {
   channel_close(queue_owner(self));
   Py_RETURN_FALSE;
 }
 
-static PyObject *
+PyObject *
 channel_enter(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
   return Py_NewRef(self);
 }
 
-static PyObject *
+PyObject *
 channel_aenter(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
   return channel_await_done(((channel_object *)self)->state, self);
 }
 
-static PyObject *
+PyObject *
 channel_aexit(PyObject *self, PyObject *Py_UNUSED(args))
 {
   channel_close(queue_owner(self));
@@ -352,7 +366,7 @@ channel_aexit(PyObject *self, PyObject *Py_UNUSED(args))
 
 /* --- the type --- */
 
-static Py_ssize_t
+Py_ssize_t
 channel_length(PyObject *self)
 {
   queue_info info;
@@ -360,7 +374,7 @@ channel_length(PyObject *self)
   return (Py_ssize_t)info.messages;
 }
 
-static PyObject *
+PyObject *
 channel_get_closed(PyObject *self, void *Py_UNUSED(closure))
 {
   queue_info info;
@@ -369,13 +383,13 @@ channel_get_closed(PyObject *self, void *Py_UNUSED(closure))
 }
 
 /* A channel is true, empty or not. */
-static int
+int
 channel_bool(PyObject *Py_UNUSED(self))
 {
   return 1;
 }
 
-static PyObject *
+PyObject *
 channel_repr(PyObject *self)
 {
   queue_info info;
@@ -385,17 +399,17 @@ channel_repr(PyObject *self)
                               queue_count_kinds(info.waiters), info.closed ? ", closed" : "");
 }
 
-static Py_hash_t
+Py_hash_t
 channel_hash(PyObject *self)
 {
   return _Py_HashPointer(queue_owner(self));
 }
 
-static PyObject *
+PyObject *
 channel_compare(PyObject *self, PyObject *other, int op)
 {
   channel_state *state = ((channel_object *)self)->state;
-  if (!PyObject_TypeCheck(other, state->channel_type) || (op != Py_EQ && op != Py_NE)) {
+  if (!channel_check(state, other) || (op != Py_EQ && op != Py_NE)) {
     Py_RETURN_NOTIMPLEMENTED;
   }
   return PyBool_FromLong((queue_owner(self) == queue_owner(other)) == (op == Py_EQ));

@@ -1,5 +1,7 @@
 # Channels: the queue core (plain C), the Erlang face and the Python face.
 CHANNEL_SOURCES = \
+	c_src/channel/byte_send_nif.c \
+	c_src/channel/byte_type.c \
 	c_src/channel/channel_attachment.c \
 	c_src/channel/channel_attachment.h \
 	c_src/channel/channel_await.c \

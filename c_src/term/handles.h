@@ -12,10 +12,9 @@
 #include "term_api.h"
 
 enum handle_kind {
-  HANDLE_CHANNEL = 0,
-  HANDLE_BYTE_CHANNEL = 1,
-  HANDLE_OBJECT = 2,
-  HANDLE_KINDS = 3
+  HANDLE_CHANNEL = 0, /* of terms or of bytes */
+  HANDLE_OBJECT = 1,
+  HANDLE_KINDS = 2
 };
 
 /* Registers a freshly made resource (enif_alloc_resource) under its own reference.  0 or -1. */

@@ -5,6 +5,7 @@ channels, `reply` and `send` need the Erlang VM and raise `NotInVM` without it.
 """
 
 from ._term import Atom, BitString, Fun, ImproperList, Pid, Port, Reference
+from .byte_channel import ByteChannel
 from .channel import Channel, ChannelRef, reply, send
 from .errors import (
     ByteChannelClosed,
@@ -20,6 +21,7 @@ from .loop import ErlangEventLoop, EventLoopPolicy, new_event_loop, run
 __all__ = [
     "Atom",
     "BitString",
+    "ByteChannel",
     "ByteChannelClosed",
     "CallCancelled",
     "Channel",

@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Any, Generic, Literal, Self, TypeVar, final, overload
 
 from ._term import Pid
+from .byte_channel import ByteChannel
 from .errors import ChannelClosed, ChannelFull, MessageTooLarge
 from .loop import ErlangEventLoop
 
@@ -81,10 +82,20 @@ class Channel(Generic[T]):
     def __eq__(self, other: object) -> bool: ...
     def __hash__(self) -> int: ...
 
+@overload
 def select(
     *channels: Channel[T], timeout: float | None = None
 ) -> Coroutine[Any, Any, tuple[Channel[T], T]]: ...
+@overload
+def select(
+    *channels: ByteChannel, timeout: float | None = None
+) -> Coroutine[Any, Any, tuple[ByteChannel, bytes]]: ...
+@overload
 def select_sync(*channels: Channel[T], timeout: float | None = None) -> tuple[Channel[T], T]: ...
+@overload
+def select_sync(
+    *channels: ByteChannel, timeout: float | None = None
+) -> tuple[ByteChannel, bytes]: ...
 def send(to: Pid | str, term: object) -> None: ...
 def reply(to: Pid | str, term: object) -> None: ...
 

@@ -2,6 +2,8 @@
 PY_MODULES = \
 	python/erlang/__init__.py \
 	python/erlang/_term.pyi \
+	python/erlang/byte_channel.py \
+	python/erlang/byte_channel.pyi \
 	python/erlang/channel.py \
 	python/erlang/channel.pyi \
 	python/erlang/children.py \

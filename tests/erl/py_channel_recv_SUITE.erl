@@ -275,7 +275,7 @@ a_dead_receiver_frees_its_place(_Config) ->
 a_dead_receiver_gives_its_message_back(_Config) ->
     {ok, Channel} = py_channel:new(),
     Doomed = spawn(fun() ->
-        {wait, Receiver} = beamloop_nif:nif_channel_recv_wait(Channel, make_ref()),
+        {wait, Receiver} = beamloop_nif:nif_channel_recv_wait(Channel, terms, make_ref()),
         receive never -> Receiver end
     end),
     wait_until(fun() -> waiting(Channel) =:= 1 end),
@@ -311,7 +311,7 @@ spawn_receiver(Channel, Table) ->
 %% The claim and the insertion happen in one go: a kill can only fall before or after both.
 receive_into(Channel, Table) ->
     Ref = make_ref(),
-    case beamloop_nif:nif_channel_recv_wait(Channel, Ref) of
+    case beamloop_nif:nif_channel_recv_wait(Channel, terms, Ref) of
         {wait, Receiver} ->
             receive {Ref, handed} -> ok end,
             insert(Table, beamloop_nif:nif_channel_recv_claim(Receiver));

@@ -10,7 +10,9 @@
          request_and_response/1, a_stream_is_processed/1, a_pool_of_workers_does_the_work/1,
          a_full_channel_says_busy/1, utilization_is_size_by_max_size/1, with_closes_at_the_end/1,
          a_closed_channel_raises/1, a_reply_carries_a_dict/1,
-         a_caller_that_dies_in_select_leaves_the_channels_to_the_next/1]).
+         a_caller_that_dies_in_select_leaves_the_channels_to_the_next/1,
+         raw_bytes_from_erlang/1, raw_bytes_in_python/1, raw_bytes_in_a_context_manager/1,
+         raw_bytes_in_a_coroutine/1]).
 
 -define(PYTHON, py_channel_reference_python).
 
@@ -20,7 +22,9 @@ all() ->
     [a_request_is_answered_on_a_thread, a_request_is_answered_in_a_coroutine, request_and_response,
      a_stream_is_processed, a_pool_of_workers_does_the_work, a_full_channel_says_busy,
      utilization_is_size_by_max_size, with_closes_at_the_end, a_closed_channel_raises,
-     a_reply_carries_a_dict, a_caller_that_dies_in_select_leaves_the_channels_to_the_next].
+     a_reply_carries_a_dict, a_caller_that_dies_in_select_leaves_the_channels_to_the_next,
+     raw_bytes_from_erlang, raw_bytes_in_python, raw_bytes_in_a_context_manager,
+     raw_bytes_in_a_coroutine].
 
 init_per_suite(Config) ->
     {ok, _} = application:ensure_all_started(beamloop),
@@ -112,6 +116,56 @@ python() ->
     "\n"
     "def reply_with_status(sender_pid, data):\n"
     "    reply(sender_pid, {'status': 'ok', 'result': data})\n"
+    "\n"
+    "from erlang import ByteChannel, ByteChannelClosed\n"
+    "\n"
+    "chunks = []\n"
+    "\n"
+    "def process_chunk(chunk):\n"
+    "    chunks.append(chunk)\n"
+    "\n"
+    "def take_chunks():\n"
+    "    taken = chunks[:]\n"
+    "    chunks.clear()\n"
+    "    return taken\n"
+    "\n"
+    "def process_bytes(channel_ref):\n"
+    "    ch = ByteChannel(channel_ref)\n"
+    "    # Blocking receive (releases GIL while waiting)\n"
+    "    data = ch.receive_bytes()\n"
+    "    process_chunk(data)\n"
+    "    # Non-blocking receive\n"
+    "    data = ch.try_receive_bytes() # Returns None if empty\n"
+    "    process_chunk(data)\n"
+    "    # Send bytes back\n"
+    "    ch.send_bytes(b'response data')\n"
+    "    # Iterate over bytes\n"
+    "    for chunk in ch:\n"
+    "        process_chunk(chunk)\n"
+    "    # Close when done\n"
+    "    ch.close()\n"
+    "\n"
+    "def process_bytes_with(channel_ref):\n"
+    "    # Or use context manager for automatic cleanup\n"
+    "    with ByteChannel(channel_ref) as ch:\n"
+    "        for chunk in ch:\n"
+    "            process_chunk(chunk)\n"
+    "            break\n"
+    "    # channel automatically closed\n"
+    "\n"
+    "async def process_bytes_async(channel_ref):\n"
+    "    ch = ByteChannel(channel_ref)\n"
+    "    # Async receive (yields to other coroutines)\n"
+    "    data = await ch.async_receive_bytes()\n"
+    "    process_chunk(data)\n"
+    "    # Async iteration\n"
+    "    async for chunk in ch:\n"
+    "        process_chunk(chunk)\n"
+    "\n"
+    "def send_chunks(channel_ref, to_send):\n"
+    "    ch = ByteChannel(channel_ref)\n"
+    "    for chunk in to_send:\n"
+    "        ch.send_bytes(chunk)\n"
     "\n"
     "def run(function, *args):\n"
     "    return erlang.run(globals()[function](*args))\n"
@@ -240,6 +294,51 @@ a_caller_that_dies_in_select_leaves_the_channels_to_the_next(_Config) ->
     ok = py_channel:send(lists:last(Channels), 42),
     {ok, 42} = py:call(?PYTHON, select_message, [Channels]),
     {error, {<<"TimeoutError">>, _, _}} = py:call(?PYTHON, select_message, [Channels, 0.01]).
+
+raw_bytes_from_erlang(_Config) ->
+    BodyBytes = binary:copy(<<"body">>, 5000),
+    %% Create a byte channel
+    {ok, Ch} = py_byte_channel:new(),
+    %% Send raw bytes
+    ok = py_byte_channel:send(Ch, <<"HTTP/1.1 200 OK\r\n">>),
+    ok = py_byte_channel:send(Ch, BodyBytes),
+    {ok, none} = py:call(?PYTHON, send_chunks, [Ch, [<<"one">>, BodyBytes]]),
+    %% Receive raw bytes
+    {ok, <<"one">>} = py_byte_channel:recv(Ch),
+    %% Non-blocking receive
+    {ok, BodyBytes} = py_byte_channel:try_receive(Ch),
+    {error, empty} = py_byte_channel:try_receive(Ch), %% If no data
+    %% Close when done
+    py_byte_channel:close(Ch),
+    {ok, none} = py:call(?PYTHON, run, [process_bytes_async, Ch]),
+    {ok, [<<"HTTP/1.1 200 OK\r\n">>, BodyBytes]} = py:call(?PYTHON, take_chunks, []).
+
+raw_bytes_in_python(_Config) ->
+    {ok, Ch} = py_byte_channel:new(),
+    Python = start(process_bytes, [Ch]),
+    ok = py_byte_channel:send(Ch, <<"first">>),
+    {ok, <<"response data">>} = py_byte_channel:recv(Ch),
+    ok = py_byte_channel:send(Ch, <<"second">>),
+    ok = py_byte_channel:close(Ch, write),
+    {ok, none} = result(Python),
+    #{to_erlang := #{closed := true}} = py_byte_channel:info(Ch),
+    {ok, [<<"first">>, none, <<"second">>]} = py:call(?PYTHON, take_chunks, []).
+
+raw_bytes_in_a_context_manager(_Config) ->
+    {ok, Ch} = py_byte_channel:new(),
+    ok = py_byte_channel:send(Ch, <<"first">>),
+    {ok, none} = py:call(?PYTHON, process_bytes_with, [Ch]),
+    {error, closed} = py_byte_channel:send(Ch, <<"second">>),
+    {ok, [<<"first">>]} = py:call(?PYTHON, take_chunks, []).
+
+raw_bytes_in_a_coroutine(_Config) ->
+    {ok, Ch} = py_byte_channel:new(),
+    Python = start(run, [process_bytes_async, Ch]),
+    wait_until(fun() -> maps:get(waiters, py_byte_channel:info(Ch)) =:= 1 end),
+    [ok = py_byte_channel:send(Ch, Chunk) || Chunk <- [<<>>, <<"two">>, "three"]],
+    py_byte_channel:close(Ch),
+    {ok, none} = result(Python),
+    {ok, [<<>>, <<"two">>, <<"three">>]} = py:call(?PYTHON, take_chunks, []).
 
 %% --- helpers --------------------------------------------------------------------------------
 

@@ -203,7 +203,7 @@ a_dead_subscriber_takes_no_more_messages(_Config) ->
 subscribing_again_after_the_deliverer_died(_Config) ->
     {ok, Channel} = py_channel:new(),
     ok = py_channel:subscribe(Channel),
-    exit(beamloop_nif:nif_channel_subscription(Channel), kill),
+    exit(beamloop_nif:nif_channel_subscription(Channel, terms), kill),
     wait_until(fun() -> waiting(Channel) =:= 0 end),
     ok = py_channel:subscribe(Channel),
     {ok, none} = call(send_range, [Channel, 1, 2]),

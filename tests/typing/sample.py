@@ -63,3 +63,21 @@ def start() -> Channel[int]:
 
 def run(ref: ChannelRef) -> None:
     assert_type(erlang.run(merge(Channel(ref), Channel(ref))), list[bytes])
+
+
+async def serve_bytes(channel_ref: ChannelRef) -> None:
+    async with erlang.ByteChannel(channel_ref, poll=True) as channel:
+        assert_type(channel, erlang.ByteChannel)
+        assert_type(await channel.async_receive_bytes(timeout=1.5), bytes)
+        assert_type(channel.try_receive_bytes(), bytes | None)
+        async for chunk in channel:
+            assert_type(chunk, bytes)
+            await channel.async_send_bytes(memoryview(chunk))
+        assert_type(await select(channel), tuple[erlang.ByteChannel, bytes])
+
+
+def drain_bytes(channel_ref: ChannelRef) -> bytes:
+    with erlang.ByteChannel(channel_ref) as channel:
+        assert_type(channel.receive_bytes(), bytes)
+        channel.send_bytes(bytearray(b"x"), timeout=1)
+        return b"".join(channel)

@@ -1,5 +1,6 @@
 """What mypy has to find: one error in each line that says so."""
 
+import erlang
 from erlang.channel import Channel, ChannelRef, select
 
 Channel("channel")  # error
@@ -12,4 +13,12 @@ async def wrong(ref: ChannelRef) -> None:
     text: str = await channel.async_receive()  # error
     await select(ref)  # error
     channel.closed = True  # error
+    print(text)
+
+
+def wrong_bytes(ref: ChannelRef) -> None:
+    channel = erlang.ByteChannel(ref)
+    channel.send_bytes("text")  # error
+    text: str = channel.receive_bytes()  # error
+    erlang.ByteChannel(binaries="str")  # error
     print(text)

@@ -6,6 +6,7 @@
          send_map_with_equal_keys/1, collect/0]).
 -export([receive_all/1, receive_all_paced/2, receive_count/2, receive_inner/1,
          receive_itself/1, use/1]).
+-export([send_chunks/2, send_chunks_and_close/2, produce_chunks/3, receive_chunks/1]).
 
 %% Registers the driver and reports to Python, which has asked for it through rpc.
 start(_Options) ->
@@ -104,3 +105,25 @@ receive_itself(Channel) ->
 use(Channel) ->
     ok = py_channel:send(Channel, <<"from erlang">>),
     py_channel:recv(Channel, 10000).
+
+%% --- byte channels --------------------------------------------------------------------------
+
+send_chunks(Channel, Chunks) ->
+    [py_byte_channel:send(Channel, Chunk, infinity) || Chunk <- Chunks].
+
+send_chunks_and_close(Channel, Chunks) ->
+    Results = send_chunks(Channel, Chunks),
+    ok = py_byte_channel:close(Channel),
+    Results.
+
+%% The numbers from First to Last as text, waiting for room.
+produce_chunks(Channel, First, Last) ->
+    send_chunks(Channel, [integer_to_binary(N) || N <- lists:seq(First, Last)]),
+    ok.
+
+%% All that Python sends, in order, until the channel is closed.
+receive_chunks(Channel) ->
+    case py_byte_channel:recv(Channel, 10000) of
+        {ok, Chunk} -> [Chunk | receive_chunks(Channel)];
+        {error, closed} -> []
+    end.

@@ -84,5 +84,16 @@ def new_channel(**options):
     return ref
 
 
+def new_byte_channel(**options):
+    """A ChannelRef of bytes."""
+    ok, ref = call("py_byte_channel", "new", {Atom(k): v for k, v in options.items()})
+    assert ok == "ok"
+    return ref
+
+
+def byte_info(ref):
+    return call("py_byte_channel", "info", ref)
+
+
 def info(ref):
     return call("py_channel", "info", ref)
