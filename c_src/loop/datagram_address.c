@@ -42,6 +42,18 @@ unix_object(const struct sockaddr_un *address, socklen_t size)
                                           (Py_ssize_t)strnlen(address->sun_path, length));
 }
 
+PyObject *
+address_new(const struct sockaddr *address, socklen_t size)
+{
+  if (size == 0)
+    Py_RETURN_NONE;
+  if (address->sa_family == AF_UNIX)
+    return unix_object((const struct sockaddr_un *)(const void *)address, size);
+  if (address->sa_family == AF_INET)
+    return inet_object((const struct sockaddr_in *)(const void *)address);
+  return inet6_object((const struct sockaddr_in6 *)(const void *)address);
+}
+
 static struct address_pair *
 keep(struct address_cache *cache, PyObject *object, const void *raw, socklen_t size)
 {
@@ -58,20 +70,15 @@ address_object(struct address_cache *cache, const struct sockaddr *address, sock
 {
   PyObject *object;
 
-  if (size == 0)
-    Py_RETURN_NONE;
-  if (address->sa_family == AF_UNIX)
-    return unix_object((const struct sockaddr_un *)(const void *)address, size);
+  if (size == 0 || address->sa_family == AF_UNIX)
+    return address_new(address, size);
   for (int i = 0; i < ADDRESSES_KEPT; i++) {
     struct address_pair *pair = &cache->pairs[i];
 
     if (pair->object != NULL && pair->size == size && memcmp(pair->raw.bytes, address, size) == 0)
       return Py_NewRef(pair->object);
   }
-  if (address->sa_family == AF_INET)
-    object = inet_object((const struct sockaddr_in *)(const void *)address);
-  else
-    object = inet6_object((const struct sockaddr_in6 *)(const void *)address);
+  object = address_new(address, size);
   if (object != NULL && size <= sizeof(cache->pairs[0].raw))
     keep(cache, object, address, size);
   return object;

@@ -246,6 +246,29 @@ handle_failed(handle *self)
   return rc;
 }
 
+int
+handle_report(native_loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+              PyObject *context)
+{
+  PyObject *type, *value, *traceback;
+  handle *self;
+  int rc;
+
+  PyErr_Fetch(&type, &value, &traceback);
+  self = handle_new(loop, callback, args, nargs, context);
+  if (self == NULL) {
+    /* No memory to report it with. */
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    return -1;
+  }
+  PyErr_Restore(type, value, traceback);
+  rc = handle_failed(self);
+  handle_leave_queue(self);
+  return rc;
+}
+
 static PyObject *
 handle_invoke(handle *self)
 {

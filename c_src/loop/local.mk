@@ -9,6 +9,7 @@ LOOP_SOURCES = \
 	c_src/loop/awaitable.c \
 	c_src/loop/awaitable.h \
 	c_src/loop/calls.c \
+	c_src/loop/clients.c \
 	c_src/loop/datagram.h \
 	c_src/loop/datagram_address.c \
 	c_src/loop/datagram_read.c \
@@ -18,6 +19,8 @@ LOOP_SOURCES = \
 	c_src/loop/handle.c \
 	c_src/loop/handle_internal.h \
 	c_src/loop/handle_type.c \
+	c_src/loop/listener.c \
+	c_src/loop/listener.h \
 	c_src/loop/loop_api.h \
 	c_src/loop/loop_internal.h \
 	c_src/loop/loop_run.c \
@@ -35,6 +38,7 @@ LOOP_SOURCES = \
 	c_src/loop/sock_calls.h \
 	c_src/loop/sock_ops.c \
 	c_src/loop/sources.c \
+	c_src/loop/stream_accept.c \
 	c_src/loop/stream_cork.c \
 	c_src/loop/stream_read.c \
 	c_src/loop/stream_transport.c \

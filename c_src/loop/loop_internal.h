@@ -110,6 +110,10 @@ int handle_traverse_owned(handle *self, visitproc visit, void *arg);
  * SystemExit and KeyboardInterrupt (and what the exception handler itself raises). */
 int handle_run(handle *self);
 
+/* Reports the exception that is set as that of a call that was made without a handle. */
+int handle_report(native_loop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                  PyObject *context);
+
 /* What cancel() does.  Never fails; an error in the callback's repr is reported as unraisable. */
 void handle_cancel(handle *self);
 
@@ -195,8 +199,10 @@ timers_first(const struct timer_heap *heap)
 struct fd_watch {
   PyObject *reader; /* a handle or a sock_op, or NULL */
   PyObject *writer;
-  PyObject *transport; /* a native transport, or NULL; installed is then edge-triggered */
-  uint32_t installed;  /* the poller flags that the kernel was told */
+  PyObject
+      *transport; /* a native transport or listener, or NULL; then installed is edge-triggered */
+  PyObject *claimant; /* borrowed: the open native transport over it, watched or not, or NULL */
+  uint32_t installed; /* the poller flags that the kernel was told */
 };
 
 struct fd_table {
@@ -228,6 +234,11 @@ int readers_set_transport(native_loop *loop, int fd, PyObject *transport, uint32
 /* Forgets fd if transport is what it is watched for; never raises. */
 void readers_unset_transport(native_loop *loop, int fd, PyObject *transport);
 
+/* Notes that an open transport is over fd, for readers_check_no_transport; the claim of another one is
+ * forgotten. */
+int readers_claim(native_loop *loop, int fd, PyObject *transport);
+void readers_disclaim(native_loop *loop, int fd, PyObject *transport);
+
 /* The loop's buffer for received data, of that size at every call; what it holds is gone with the
  * next call. */
 char *readers_scratch(native_loop *loop, size_t size);
@@ -242,8 +253,12 @@ int readers_open_poller(native_loop *loop);
 void readers_clear(native_loop *loop);
 int readers_traverse(native_loop *loop, visitproc visit, void *arg);
 
-/* RuntimeError when an open transport uses fd, as asyncio has it. */
-int readers_check_no_transport(native_loop *loop, int fd);
+/* RuntimeError when an open transport uses fd, as asyncio has it; shown is what the
+ * caller named, or NULL. */
+int readers_check_no_transport(native_loop *loop, int fd, PyObject *shown);
+PyObject *loop_ensure_fd_no_transport(native_loop *, PyObject *);
+PyObject *loop_claimant(native_loop *, PyObject *);
+PyObject *loop_claim(native_loop *, PyObject *const *, Py_ssize_t);
 
 PyObject *loop_add_reader(native_loop *, PyObject *const *, Py_ssize_t);
 PyObject *loop_add_writer(native_loop *, PyObject *const *, Py_ssize_t);
@@ -402,6 +417,9 @@ transport_check(loop_state *state, PyObject *object)
          Py_IS_TYPE(object, state->transports.datagram_type);
 }
 
+/* True when the transport has fd open. */
+bool transport_is_open(PyObject *transport, int fd);
+
 /* Loop's thread.  Notes what the poller reported; transport_event also makes the transport ready
  * if it waits for that. */
 void transport_note(PyObject *transport, uint32_t events);
@@ -416,6 +434,20 @@ uint32_t transport_waits_for(PyObject *transport);
 /* Makes the transports' types and what they need. */
 int transport_state_init(PyObject *module, transport_state *state);
 int datagram_type_init(PyObject *module, transport_state *state);
+
+/* --- listener.c -------------------------------------------------------------------------------- */
+
+static inline bool
+listener_check(loop_state *state, PyObject *object)
+{
+  return Py_IS_TYPE(object, state->transports.listener_type);
+}
+
+/* Loop's thread.  As the functions of transports. */
+void listener_note(PyObject *listener, uint32_t events);
+int listener_event(PyObject *listener, uint32_t events);
+int listener_run(PyObject *listener);
+uint32_t listener_waits_for(PyObject *listener);
 
 /* --- sock_ops.c ------------------------------------------------------------------------------ */
 

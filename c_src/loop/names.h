@@ -17,7 +17,6 @@
   apply(str_current_handle, "_current_handle");                                                    \
   apply(str_dict, "__dict__");                                                                     \
   apply(str_done, "done");                                                                         \
-  apply(str_ensure_fd_no_transport, "_ensure_fd_no_transport");                                    \
   apply(str_ensure_resolved, "_ensure_resolved");                                                  \
   apply(str_family, "family");                                                                     \
   apply(str_fileno, "fileno");                                                                     \

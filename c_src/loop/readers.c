@@ -211,7 +211,7 @@ readers_unset_transport(native_loop *loop, int fd, PyObject *transport)
   if (fd >= loop->fds.capacity || loop->fds.watches[fd].transport != transport)
     return;
   watch = loop->fds.watches[fd];
-  loop->fds.watches[fd] = (struct fd_watch){0};
+  loop->fds.watches[fd] = (struct fd_watch){.claimant = watch.claimant};
   poller_forget(loop->poller, fd);
   loop->fds.watched--;
   drop_server(loop, watch.reader);
@@ -257,6 +257,24 @@ readers_traverse(native_loop *loop, visitproc visit, void *arg)
   return 0;
 }
 
+/* --- claims ---------------------------------------------------------------------------------- */
+
+int
+readers_claim(native_loop *loop, int fd, PyObject *transport)
+{
+  if (table_reserve(&loop->fds, fd) < 0)
+    return -1;
+  loop->fds.watches[fd].claimant = transport;
+  return 0;
+}
+
+void
+readers_disclaim(native_loop *loop, int fd, PyObject *transport)
+{
+  if (fd < loop->fds.capacity && loop->fds.watches[fd].claimant == transport)
+    loop->fds.watches[fd].claimant = NULL;
+}
+
 /* --- events ---------------------------------------------------------------------------------- */
 
 /* Makes ready what serves one direction of fd, or notes the event in collect. */
@@ -287,16 +305,34 @@ serve(native_loop *loop, int fd, uint32_t direction, PyObject *collect)
   return ready_push(&loop->ready, object);
 }
 
-/* Tells a native transport what happened, or notes in collect what it waits for of that. */
+static uint32_t
+waits_for(native_loop *loop, PyObject *transport)
+{
+  return listener_check(loop->state, transport) ? listener_waits_for(transport)
+                                                : transport_waits_for(transport);
+}
+
+static void
+note(native_loop *loop, PyObject *transport, uint32_t events)
+{
+  if (listener_check(loop->state, transport))
+    listener_note(transport, events);
+  else
+    transport_note(transport, events);
+}
+
+/* Tells a native transport or listener what happened, or notes in collect what it waits for of that. */
 static int
 serve_transport(native_loop *loop, const struct poller_event *event, PyObject *collect)
 {
   PyObject *transport = loop->fds.watches[event->fd].transport;
-  uint32_t waits = transport_waits_for(transport) & event->events;
+  uint32_t waits;
 
   if (collect == NULL)
-    return transport_event(transport, event->events);
-  transport_note(transport, event->events);
+    return listener_check(loop->state, transport) ? listener_event(transport, event->events)
+                                                  : transport_event(transport, event->events);
+  waits = waits_for(loop, transport) & event->events;
+  note(loop, transport, event->events);
   for (uint32_t kind = POLLER_READ; kind <= POLLER_WRITE; kind <<= 1) {
     PyObject *pair;
     int rc;
@@ -371,26 +407,94 @@ readers_poll(native_loop *loop, int64_t timeout_ns, PyObject *collect)
 
 /* --- methods --------------------------------------------------------------------------------- */
 
-int
-readers_check_no_transport(native_loop *loop, int fd)
+/* The transport over fd, a new reference: one of ours, or of asyncio's own types, which enter
+ * themselves in loop._transports.  NULL without an exception when there is none. */
+static PyObject *
+transport_over(native_loop *loop, int fd)
 {
-  PyObject *key, *result;
-  int used;
+  PyObject *key, *transport;
 
+  if (fd < loop->fds.capacity && loop->fds.watches[fd].claimant != NULL)
+    return Py_NewRef(loop->fds.watches[fd].claimant);
   if (loop->transports_data == NULL || PyDict_GET_SIZE(loop->transports_data) == 0)
-    return 0;
+    return NULL;
   key = PyLong_FromLong(fd);
   if (key == NULL)
-    return -1;
-  used = PyDict_Contains(loop->transports_data, key);
-  if (used > 0) {
-    result =
-        PyObject_CallMethodOneArg((PyObject *)loop, loop->state->str_ensure_fd_no_transport, key);
-    used = result == NULL ? -1 : 0;
-    Py_XDECREF(result);
-  }
+    return NULL;
+  transport = PyObject_GetItem(loop->transports, key);
   Py_DECREF(key);
-  return used;
+  if (transport == NULL && PyErr_ExceptionMatches(PyExc_KeyError))
+    PyErr_Clear();
+  return transport;
+}
+
+int
+readers_check_no_transport(native_loop *loop, int fd, PyObject *shown)
+{
+  PyObject *transport = transport_over(loop, fd);
+  PyObject *result;
+  int closing;
+
+  if (transport == NULL)
+    return PyErr_Occurred() ? -1 : 0;
+  result = PyObject_CallMethod(transport, "is_closing", NULL);
+  closing = result == NULL ? -1 : PyObject_IsTrue(result);
+  Py_XDECREF(result);
+  if (closing == 0 && shown != NULL)
+    PyErr_Format(PyExc_RuntimeError, "File descriptor %R is used by transport %R", shown,
+                 transport);
+  else if (closing == 0)
+    PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by transport %R", fd, transport);
+  Py_DECREF(transport);
+  return closing > 0 ? 0 : -1;
+}
+
+/* loop._claimant(fd): the native transport over fd, or None. */
+PyObject *
+loop_claimant(native_loop *self, PyObject *object)
+{
+  int fd = readers_fileno(self->state, object);
+  PyObject *claimant = NULL;
+
+  if (fd < 0)
+    return NULL;
+  if (fd < self->fds.capacity)
+    claimant = self->fds.watches[fd].claimant;
+  return Py_NewRef(claimant ? claimant : Py_None);
+}
+
+/* loop._claim(fd, transport): False when the transport is none of ours; for None the claim is
+ * forgotten. */
+PyObject *
+loop_claim(native_loop *self, PyObject *const *args, Py_ssize_t nargs)
+{
+  int fd = nargs == 2 ? readers_fileno(self->state, args[0]) : -1;
+
+  if (nargs != 2)
+    PyErr_SetString(PyExc_TypeError, "_claim() takes 2 arguments");
+  if (fd < 0)
+    return NULL;
+  if (args[1] == Py_None) {
+    if (fd < self->fds.capacity)
+      self->fds.watches[fd].claimant = NULL;
+    Py_RETURN_TRUE;
+  }
+  if (!transport_check(self->state, args[1]) || !transport_is_open(args[1], fd))
+    Py_RETURN_FALSE;
+  if (readers_claim(self, fd, args[1]) < 0)
+    return NULL;
+  Py_RETURN_TRUE;
+}
+
+/* What asyncio asks before it makes a transport, too. */
+PyObject *
+loop_ensure_fd_no_transport(native_loop *self, PyObject *object)
+{
+  int fd = readers_fileno(self->state, object);
+
+  if (fd < 0 || readers_check_no_transport(self, fd, object) < 0)
+    return NULL;
+  Py_RETURN_NONE;
 }
 
 /* A new handle that serves args[0] by args[1](*args[2:]). */
@@ -407,7 +511,8 @@ add_server(native_loop *self, PyObject *const *args, Py_ssize_t nargs, uint32_t 
     return NULL;
   }
   fd = readers_fileno(self->state, args[0]);
-  if (fd < 0 || (public && readers_check_no_transport(self, fd) < 0) || loop_check_closed(self) < 0)
+  if (fd < 0 || (public && readers_check_no_transport(self, fd, args[0]) < 0) ||
+      loop_check_closed(self) < 0)
     return NULL;
   h = handle_new(self, args[1], args + 2, nargs - 2, NULL);
   if (h != NULL)
@@ -426,7 +531,7 @@ remove_server(native_loop *self, PyObject *object, uint32_t direction, bool publ
     PyErr_Clear();
     Py_RETURN_FALSE;
   }
-  if (fd < 0 || (public && readers_check_no_transport(self, fd) < 0))
+  if (fd < 0 || (public && readers_check_no_transport(self, fd, object) < 0))
     return NULL;
   return PyBool_FromLong(readers_unset(self, fd, direction));
 }
@@ -511,7 +616,7 @@ loop_watched(native_loop *self, PyObject *Py_UNUSED(ignored))
     if (watch->installed == 0)
       continue;
     key = PyLong_FromLong(fd);
-    waits = watch->transport == NULL ? 0 : transport_waits_for(watch->transport);
+    waits = watch->transport == NULL ? 0 : waits_for(self, watch->transport);
     pair = Py_BuildValue("(OO)", shown(watch->reader, waits & POLLER_READ, watch->transport),
                          shown(watch->writer, waits & POLLER_WRITE, watch->transport));
     if (key == NULL || pair == NULL || PyDict_SetItem(result, key, pair) < 0)

@@ -85,7 +85,7 @@ op_wait(sock_op *self, PyObject **result)
 
   if (fd == -1 && PyErr_Occurred())
     return PYGEN_ERROR;
-  if (readers_check_no_transport(self->loop, fd) < 0 || loop_check_closed(self->loop) < 0)
+  if (readers_check_no_transport(self->loop, fd, NULL) < 0 || loop_check_closed(self->loop) < 0)
     return PYGEN_ERROR;
   if (fd < 0) {
     PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %d", fd);

@@ -2,6 +2,7 @@
  *
  * Registered once, edge-triggered for both directions.  What the kernel reported stays in readable
  * and writable until a system call has shown otherwise; pausing and resuming are bits too. */
+#include "listener.h"
 #include "transport_type.h"
 
 /* --- methods ----------------------------------------------------------------------------------- */
@@ -36,8 +37,28 @@ stream_maybe_pause(stream *self, PyObject *Py_UNUSED(ignored))
   return none_if(transport_maybe_pause(self));
 }
 
+static PyObject *
+stream_get_extra_info(stream *self, PyObject *args, PyObject *kwargs)
+{
+  static char *keywords[] = {"name", "default", NULL};
+  PyObject *name, *otherwise = Py_None, *extra, *found = NULL;
+
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", keywords, &name, &otherwise))
+    return NULL;
+  extra = transport_extra(self, name);
+  if (extra == NULL)
+    return NULL;
+  if (extra != Py_None)
+    found = PyDict_GetItemWithError(extra, name);
+  if (found == NULL && PyErr_Occurred())
+    return NULL;
+  return Py_NewRef(found ? found : otherwise);
+}
+
 static PyMethodDef stream_methods[] = {
     TRANSPORT_METHODS,
+    METHOD("get_extra_info", stream_get_extra_info, METH_VARARGS | METH_KEYWORDS,
+           "What is known under a name: 'socket', 'sockname', 'peername'; else default."),
     METHOD("write", stream_write, METH_O, "Send data, a bytes-like object; never blocks."),
     METHOD("writelines", stream_writelines, METH_O, "Send an iterable of bytes-like objects."),
     METHOD("write_eof", stream_write_eof, METH_NOARGS, "End the writing side once all is sent."),
@@ -50,7 +71,7 @@ static PyMethodDef stream_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static const transport_kind stream_kind = {
+const transport_kind stream_kind = {
     .name = "StreamTransport",
     .watches = POLLER_READ | POLLER_WRITE,
     .read = stream_read,
@@ -159,9 +180,21 @@ transport_state_init(PyObject *module, transport_state *state)
   state->str_get_buffer = PyUnicode_InternFromString("get_buffer");
   state->str_buffer_updated = PyUnicode_InternFromString("buffer_updated");
   state->str_eof_received = PyUnicode_InternFromString("eof_received");
+  state->str_accept_failed = PyUnicode_InternFromString("_accept_failed");
+  state->str_clients = PyUnicode_InternFromString("_clients");
+  state->str_connection_lost = PyUnicode_InternFromString("connection_lost");
+  state->str_connection_made = PyUnicode_InternFromString("connection_made");
+  state->str_peername = PyUnicode_InternFromString("peername");
+  state->str_socket = PyUnicode_InternFromString("socket");
+  state->str_sockname = PyUnicode_InternFromString("sockname");
   state->minus_one = PyLong_FromLong(-1);
   if (!state->str_data_received || !state->str_get_buffer || !state->str_buffer_updated ||
-      !state->str_eof_received || !state->minus_one)
+      !state->str_eof_received || !state->minus_one || !state->str_accept_failed ||
+      !state->str_clients || !state->str_connection_lost || !state->str_connection_made ||
+      !state->str_peername || !state->str_socket || !state->str_sockname)
     return -1;
-  return make_type(module, state) < 0 ? -1 : datagram_type_init(module, state);
+  if (make_type(module, state) < 0 || clients_type_init(module, state) < 0 ||
+      listener_type_init(module, state) < 0)
+    return -1;
+  return datagram_type_init(module, state);
 }

@@ -93,10 +93,10 @@ write_failed(stream *self)
 static int
 shut_down_writing(stream *self)
 {
-  PyObject *result = PyObject_CallMethod(self->sock, "shutdown", "i", SHUT_WR);
-
-  Py_XDECREF(result);
-  return result == NULL ? -1 : 0;
+  if (shutdown(self->fd, SHUT_WR) == 0)
+    return 0;
+  PyErr_SetFromErrno(PyExc_OSError);
+  return -1;
 }
 
 /* What waited for the buffer to become empty. */

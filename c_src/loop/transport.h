@@ -1,12 +1,14 @@
 /* The native transports: what their files share.
  *
  * Two rules own its life.  While its descriptor is registered, the loop's descriptor table holds a
- * reference to it; _call_connection_lost() alone unregisters, closes the socket and lets go of
+ * reference to it; _call_connection_lost() alone unregisters, closes the descriptor and lets go of
  * protocol, loop and server.  Every function runs with the GIL held, on the loop's thread. */
 #ifndef BEAMLOOP_TRANSPORT_H
 #define BEAMLOOP_TRANSPORT_H
 
 #include "loop_internal.h"
+
+#include <sys/socket.h>
 
 #define TRANSPORT_MAX_READ (256 * 1024)
 
@@ -26,6 +28,17 @@ struct write_buffer {
   size_t bytes;  /* what is left in all */
 };
 
+/* The kernel's form of an address; size 0 when it is not known. */
+struct raw_address {
+  union {
+    struct sockaddr any;
+    char bytes[28]; /* as much as an IPv6 address takes */
+  } raw;
+  uint8_t size;
+};
+
+struct clients;
+struct origin;
 struct stream;
 
 /* What one kind of transport does differently. */
@@ -54,19 +67,30 @@ typedef struct stream {
   PyObject *weakrefs;
   native_loop *loop; /* strong; NULL once the connection is lost, as are the next four */
   PyObject *protocol;
-  PyObject *sock;
+  PyObject *sock; /* NULL too while nobody has asked for that of an accepted connection */
   PyObject *server;
-  PyObject *extra;        /* kept */
-  PyObject *empty_waiter; /* a future while sendfile runs, else NULL */
-  PyObject *read_context; /* what protocol callbacks run in */
-  PyObject *write_context;
+  PyObject *extra;          /* kept */
+  PyObject *empty_waiter;   /* a future while sendfile runs, else NULL */
+  PyObject *read_context;   /* what protocol callbacks run in */
+  PyObject *write_context;  /* and connection_made() while starting, connection_lost() at the end */
+  PyObject *lost_exception; /* what connection_lost() is called with, while lost_due */
+  struct clients *clients;  /* the server's set that it is in, or NULL */
+  struct stream *next_client;
+  struct stream *previous_client;
+  struct origin *origin;   /* of an accepted connection, or NULL */
+  struct raw_address peer; /* of an accepted connection */
+  struct raw_address own;  /* known when the descriptor is closed, if nobody asked before */
   struct write_buffer out;
   Py_ssize_t high_water;
   Py_ssize_t low_water;
   size_t read_hint; /* how much the next read may bring, after the ones before */
   int fd;
   int conn_lost; /* nonzero once connection_lost is due; counts the writes after that */
-  bool started;  /* connection_made was called */
+  bool open;     /* fd is its descriptor */
+  bool starting; /* in the ready ring, for connection_made */
+  bool lost_due; /* in the ready ring, for connection_lost */
+  bool nodelay_due;
+  bool started; /* connection_made was called */
   bool registered;
   bool queued;      /* in the ready ring */
   bool in_callback; /* its protocol is being given data: corked writes leave when that returns */
@@ -86,9 +110,14 @@ typedef struct stream {
 
 /* --- transport_base.c: life cycle and flow control -------------------------------------------- */
 
+/* Fills a new transport over fd; transport_open() also what needs a socket object. */
+int transport_begin(stream *self, const transport_kind *kind, native_loop *loop, int fd,
+                    PyObject *protocol);
 int transport_open(stream *self, const transport_kind *kind, struct transport_parts parts);
 /* Tells the protocol, begins to receive, then wakes waiter, in coming iterations. */
 int transport_schedule_start(stream *self, PyObject *waiter);
+/* Begins to receive. */
+int transport_start(stream *self);
 int transport_register(stream *self);
 void transport_unregister(stream *self);
 /* A transport that nothing can happen to any more is held by whoever uses it, not by the loop: one that
@@ -100,6 +129,8 @@ int transport_force_close(stream *self, PyObject *exception);
 int transport_fatal(stream *self, const char *message);
 int transport_fatal_error(stream *self, PyObject *exception, PyObject *message);
 int transport_connection_lost(stream *self, PyObject *exception);
+/* The end of one whose protocol was never told of it. */
+int transport_drop(stream *self);
 int transport_set_protocol(stream *self, PyObject *protocol);
 int transport_maybe_pause(stream *self);
 int transport_maybe_resume(stream *self);
@@ -109,6 +140,36 @@ bool transport_must_raise(void);
 /* A debug line of asyncio's logger, in debug mode. */
 int transport_debug(stream *self, const char *format);
 PyObject *transport_repr(stream *self);
+
+/* --- stream_accept.c --------------------------------------------------------------------------- */
+
+/* Its socket object, borrowed; None when closed, NULL with an exception. */
+PyObject *transport_socket(stream *self);
+/* The dict behind get_extra_info(), borrowed, with name in it if there is such a thing (NULL: all);
+ * None after a clear, NULL with an exception. */
+PyObject *transport_extra(stream *self, PyObject *name);
+/* Before the descriptor is closed: keeps the address that can be asked for afterwards. */
+void transport_note_sockname(stream *self);
+/* Runs a transport that is starting. */
+int stream_begin(stream *self);
+/* Drops the reference to it. */
+void origin_decref(struct origin *origin);
+
+/* --- clients.c --------------------------------------------------------------------------------- */
+
+/* Takes a connection out of its server's set; the last one of a closed server wakes who waits. */
+int clients_remove(stream *client);
+/* The same without telling anybody. */
+void clients_forget(stream *client);
+
+/* --- datagram_address.c ------------------------------------------------------------------------ */
+
+/* What the socket module would return as the address: of IP and Unix sockets. */
+PyObject *address_new(const struct sockaddr *address, socklen_t size);
+
+/* --- stream_transport.c ------------------------------------------------------------------------ */
+
+extern const transport_kind stream_kind;
 
 /* --- write_buffer.c ---------------------------------------------------------------------------- */
 

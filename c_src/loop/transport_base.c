@@ -1,8 +1,10 @@
 /* What transports over a socket have in common: how they begin and end, and flow control.  The
  * semantics are those of asyncio's selector_events._SelectorTransport. */
 #include "aio.h"
+#include "listener.h"
 #include "tls.h"
-#include "transport.h"
+
+#include <unistd.h>
 
 /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES is in stream_write.c. */
 #define DEFAULT_HIGH_WATER (64 * 1024)
@@ -89,14 +91,39 @@ fill_extra(stream *self, PyObject *extra)
   return add_address(self->extra, self->sock, "getpeername", "peername");
 }
 
+/* Tells a server that is not one of ours. */
 static int
-attach_server(stream *self, const char *method)
+tell_server(stream *self, const char *method)
 {
 #if PY_VERSION_HEX >= 0x030D0000
   return discard(PyObject_CallMethod(self->server, method, "O", self));
 #else
   return discard(PyObject_CallMethod(self->server, method, NULL));
 #endif
+}
+
+int
+transport_attach(stream *self, PyObject *server)
+{
+  transport_state *names = NAMES(self);
+  PyObject *set;
+  int rc;
+
+  if (server == Py_None)
+    return 0;
+  self->server = Py_NewRef(server);
+  set = PyObject_GetAttr(server, names->str_clients);
+  if (set == NULL) {
+    if (!PyErr_ExceptionMatches(PyExc_AttributeError))
+      return -1;
+    PyErr_Clear();
+  }
+  if (set != NULL && Py_IS_TYPE(set, names->clients_type))
+    rc = clients_add((clients *)set, self);
+  else
+    rc = tell_server(self, "_attach");
+  Py_XDECREF(set);
+  return rc;
 }
 
 /* loop.call_soon(callback, argument), taking over the reference to callback. */
@@ -130,38 +157,40 @@ transport_schedule_start(stream *self, PyObject *waiter)
 }
 
 int
+transport_begin(stream *self, const transport_kind *kind, native_loop *loop, int fd,
+                PyObject *protocol)
+{
+  self->kind = kind;
+  self->loop = (native_loop *)Py_NewRef(loop);
+  self->fd = fd;
+  self->open = true;
+  self->high_water = DEFAULT_HIGH_WATER;
+  self->low_water = DEFAULT_HIGH_WATER / 4;
+  self->read_context = PyContext_CopyCurrent();
+  if (self->read_context == NULL || transport_set_protocol(self, protocol) < 0)
+    return -1;
+  return readers_claim(loop, fd, (PyObject *)self);
+}
+
+int
 transport_open(stream *self, const transport_kind *kind, struct transport_parts parts)
 {
   loop_state *state = PyType_GetModuleState(Py_TYPE(self));
-  PyObject *key;
-  int rc;
+  int fd;
 
   if (self->loop != NULL || self->extra != NULL ||
       !PyObject_TypeCheck(parts.loop, state->loop_type)) {
     PyErr_SetString(PyExc_TypeError, "a native event loop was expected, once");
     return -1;
   }
-  self->fd = readers_fileno(state, parts.sock);
-  if (self->fd < 0)
+  fd = readers_fileno(state, parts.sock);
+  if (fd < 0)
     return -1;
-  self->kind = kind;
-  self->loop = (native_loop *)Py_NewRef(parts.loop);
   self->sock = Py_NewRef(parts.sock);
-  self->high_water = DEFAULT_HIGH_WATER;
-  self->low_water = DEFAULT_HIGH_WATER / 4;
-  self->read_context = PyContext_CopyCurrent();
-  if (self->read_context == NULL || fill_extra(self, parts.extra) < 0 ||
-      transport_set_protocol(self, parts.protocol) < 0)
+  if (transport_begin(self, kind, (native_loop *)parts.loop, fd, parts.protocol) < 0 ||
+      fill_extra(self, parts.extra) < 0)
     return -1;
-  if (parts.server != Py_None) {
-    self->server = Py_NewRef(parts.server);
-    if (attach_server(self, "_attach") < 0)
-      return -1;
-  }
-  key = PyLong_FromLong(self->fd);
-  rc = key == NULL ? -1 : PyObject_SetItem(self->loop->transports, key, (PyObject *)self);
-  Py_XDECREF(key);
-  return rc;
+  return transport_attach(self, parts.server);
 }
 
 int
@@ -206,7 +235,35 @@ transport_unwatch_at_eof(stream *self)
     transport_unregister(self);
 }
 
+int
+transport_start(stream *self)
+{
+  self->started = true;
+  if (self->closing)
+    return 0;
+  return transport_register(self) < 0 ? -1 : transport_schedule(self);
+}
+
 /* --- the end ----------------------------------------------------------------------------------- */
+
+/* As loop.call_soon(), without a handle: the transport itself is what runs. */
+static int
+push_connection_lost(stream *self, PyObject *exception)
+{
+  PyObject *context;
+
+  if (loop_check_closed(self->loop) < 0)
+    return -1;
+  context = PyContext_CopyCurrent();
+  if (context == NULL || ready_push(&self->loop->ready, (PyObject *)self) < 0) {
+    Py_XDECREF(context);
+    return -1;
+  }
+  Py_XSETREF(self->write_context, context);
+  Py_XSETREF(self->lost_exception, Py_NewRef(exception));
+  self->lost_due = true;
+  return 0;
+}
 
 static int
 schedule_connection_lost(stream *self, PyObject *exception)
@@ -214,6 +271,8 @@ schedule_connection_lost(stream *self, PyObject *exception)
   self->conn_lost++;
   if (self->loop == NULL)
     return 0;
+  if (!self->loop->debug && !self->starting && !self->lost_due)
+    return push_connection_lost(self, exception);
   return call_soon(self->loop, PyObject_GetAttrString((PyObject *)self, "_call_connection_lost"),
                    exception);
 }
@@ -314,15 +373,33 @@ close_socket(stream *self)
   PyObject *sock = self->sock;
   PyObject *type, *value, *traceback;
 
-  if (sock == NULL)
+  if (!self->open)
     return;
   PyErr_Fetch(&type, &value, &traceback);
   transport_unregister(self);
+  if (self->loop != NULL)
+    readers_disclaim(self->loop, self->fd, (PyObject *)self);
+  transport_note_sockname(self);
+  self->open = false;
   self->sock = NULL;
-  if (discard(PyObject_CallMethod(sock, "close", NULL)) < 0)
+  if (sock == NULL)
+    (void)close(self->fd);
+  else if (discard(PyObject_CallMethod(sock, "close", NULL)) < 0)
     PyErr_WriteUnraisable(sock);
-  Py_DECREF(sock);
+  Py_XDECREF(sock);
   PyErr_Restore(type, value, traceback);
+}
+
+/* One that refused it, ours or not, does not count it. */
+static int
+leave_server(stream *self)
+{
+  PyObject *set = PyObject_GetAttr(self->server, NAMES(self)->str_clients);
+  int ours = set != NULL && Py_IS_TYPE(set, NAMES(self)->clients_type);
+
+  Py_XDECREF(set);
+  PyErr_Clear();
+  return ours ? 0 : tell_server(self, "_detach");
 }
 
 static int
@@ -334,7 +411,7 @@ detach_server(stream *self)
   if (self->server == NULL)
     return 0;
   PyErr_Fetch(&type, &value, &traceback);
-  rc = attach_server(self, "_detach");
+  rc = self->clients != NULL ? clients_remove(self) : leave_server(self);
   Py_CLEAR(self->server);
   if (type == NULL)
     return rc;
@@ -345,27 +422,36 @@ detach_server(stream *self)
 }
 
 int
-transport_connection_lost(stream *self, PyObject *exception)
+transport_drop(stream *self)
 {
-  PyObject *protocol = self->protocol;
-  PyObject *error, *result = NULL;
-  int rc = -1;
+  int rc;
 
-  if (self->sock == NULL)
-    return 0;
-  stream_flush_before_drop(self);
-  Py_XINCREF(protocol);
-  if (protocol != NULL)
-    result = PyObject_CallMethod(protocol, "connection_lost", "O", exception);
-  rc = discard(result);
-  Py_XDECREF(protocol);
   close_socket(self);
-  if (detach_server(self) < 0)
-    rc = -1;
+  rc = detach_server(self);
   Py_CLEAR(self->protocol);
   Py_CLEAR(self->read_context);
   Py_CLEAR(self->write_context);
   Py_CLEAR(self->loop);
+  return rc;
+}
+
+int
+transport_connection_lost(stream *self, PyObject *exception)
+{
+  PyObject *protocol = self->protocol;
+  PyObject *error, *result = NULL;
+  int rc;
+
+  if (!self->open)
+    return 0;
+  stream_flush_before_drop(self);
+  Py_XINCREF(protocol);
+  if (protocol != NULL)
+    result = PyObject_CallMethodOneArg(protocol, NAMES(self)->str_connection_lost, exception);
+  rc = discard(result);
+  Py_XDECREF(protocol);
+  if (transport_drop(self) < 0)
+    rc = -1;
   if (rc < 0 || self->empty_waiter == NULL)
     return rc;
   error = PyObject_CallFunction(PyExc_ConnectionError, "s", "Connection is closed by peer");
@@ -382,16 +468,15 @@ transport_finalize(PyObject *object)
   stream *self = (stream *)object;
   PyObject *type, *value, *traceback;
 
-  if (self->sock == NULL)
+  if (!self->open)
     return;
   PyErr_Fetch(&type, &value, &traceback);
   if (PyErr_ResourceWarning(object, 1, "unclosed transport %R", object) < 0)
     PyErr_WriteUnraisable(object);
   close_socket(self);
-#if PY_VERSION_HEX >= 0x030D0000
-  if (detach_server(self) < 0)
+  /* A server of another kind hears of it from Python 3.13 on. */
+  if ((self->clients != NULL || PY_VERSION_HEX >= 0x030D0000) && detach_server(self) < 0)
     PyErr_WriteUnraisable(object);
-#endif
   PyErr_Restore(type, value, traceback);
 }
 
@@ -443,7 +528,7 @@ PyObject *
 transport_repr(stream *self)
 {
   const char *name = self->kind == NULL ? "Transport" : self->kind->name;
-  const char *life = self->sock == NULL ? " closed" : self->closing ? " closing" : "";
+  const char *life = !self->open ? " closed" : self->closing ? " closing" : "";
 
   if (self->loop == NULL || self->loop->closed)
     return PyUnicode_FromFormat("<%s%s fd=%d>", name, life, self->fd);

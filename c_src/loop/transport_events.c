@@ -11,6 +11,14 @@ transport_may_read(const stream *self)
          !self->conn_lost;
 }
 
+bool
+transport_is_open(PyObject *object, int fd)
+{
+  stream *self = (stream *)object;
+
+  return self->open && self->fd == fd;
+}
+
 static bool
 may_write(const stream *self)
 {
@@ -118,12 +126,45 @@ schedule_after_error(stream *self)
   PyErr_Restore(type, value, traceback);
 }
 
+static int
+lose(stream *self)
+{
+  PyObject *exception = self->lost_exception;
+  int rc;
+
+  self->lost_exception = NULL;
+  rc = transport_connection_lost(self, exception);
+  Py_DECREF(exception);
+  return rc;
+}
+
+/* What _call_connection_lost() would do, in the context of who closed it. */
+static int
+run_lost(stream *self)
+{
+  PyObject *context = self->write_context;
+  int rc = 0;
+
+  self->lost_due = false;
+  self->write_context = NULL;
+  if (self->loop != NULL && context != NULL)
+    rc = run_in(self, context, lose, "_call_connection_lost");
+  Py_XDECREF(context);
+  return rc;
+}
+
+/* What it is in the ready ring for, in the order in which it can be: to start, for what its
+ * descriptor is ready for, and, after which nothing else puts it there, to end. */
 int
 transport_run(PyObject *object)
 {
   stream *self = (stream *)object;
   int rc = 0;
 
+  if (self->starting)
+    return stream_begin(self);
+  if (self->lost_due && !self->queued)
+    return run_lost(self);
   self->queued = false;
   if (self->loop != NULL && transport_may_read(self))
     rc = run_step(self, self->read_context, self->kind->read, "_read_ready");

@@ -27,10 +27,7 @@ method_write_ready(stream *self, PyObject *Py_UNUSED(ignored))
 PyObject *
 method_start(stream *self, PyObject *Py_UNUSED(ignored))
 {
-  self->started = true;
-  if (self->closing)
-    Py_RETURN_NONE;
-  return none_if(transport_register(self) < 0 ? -1 : transport_schedule(self));
+  return none_if(transport_start(self));
 }
 
 PyObject *
@@ -155,8 +152,22 @@ set_limit(PyObject *self, PyObject *value, void *offset)
   return 0;
 }
 
+static PyObject *
+get_sock(stream *self, void *Py_UNUSED(closure))
+{
+  return Py_XNewRef(transport_socket(self));
+}
+
+static PyObject *
+get_extra(stream *self, void *Py_UNUSED(closure))
+{
+  return Py_XNewRef(transport_extra(self, NULL));
+}
+
 PyGetSetDef transport_getset[] = {
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {"_sock", (getter)get_sock, NULL, NULL, NULL},
+    {"_extra", (getter)get_extra, NULL, NULL, NULL},
     {"_high_water", get_limit, set_limit, NULL, (void *)offsetof(stream, high_water)},
     {"_low_water", get_limit, set_limit, NULL, (void *)offsetof(stream, low_water)},
     {NULL, NULL, NULL, NULL, NULL},
@@ -179,6 +190,8 @@ transport_traverse(stream *self, visitproc visit, void *arg)
   Py_VISIT(self->empty_waiter);
   Py_VISIT(self->read_context);
   Py_VISIT(self->write_context);
+  Py_VISIT(self->lost_exception);
+  Py_VISIT(self->clients);
   return 0;
 }
 
@@ -188,6 +201,7 @@ transport_clear(stream *self)
   for (int i = 0; i < TRANSPORT_INHERITED_SLOTS; i++)
     Py_CLEAR(self->inherited[i]);
   buffer_drop(&self->out);
+  clients_forget(self);
   Py_CLEAR(self->dict);
   Py_CLEAR(self->protocol);
   Py_CLEAR(self->sock);
@@ -196,6 +210,7 @@ transport_clear(stream *self)
   Py_CLEAR(self->empty_waiter);
   Py_CLEAR(self->read_context);
   Py_CLEAR(self->write_context);
+  Py_CLEAR(self->lost_exception);
   Py_CLEAR(self->loop);
   return 0;
 }
@@ -211,6 +226,7 @@ transport_dealloc(PyObject *self)
   if (((stream *)self)->weakrefs != NULL)
     PyObject_ClearWeakRefs(self);
   Py_TYPE(self)->tp_clear(self);
+  origin_decref(((stream *)self)->origin);
   type->tp_free(self);
   Py_DECREF(type);
 }

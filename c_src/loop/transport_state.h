@@ -5,6 +5,8 @@
 typedef struct transport_state {
   PyTypeObject *stream_type;
   PyTypeObject *datagram_type;
+  PyTypeObject *listener_type;
+  PyTypeObject *clients_type;
   PyObject *transport_socket;  /* asyncio.trsock.TransportSocket */
   PyObject *buffered_protocol; /* asyncio.protocols.BufferedProtocol */
   PyObject *set_result;        /* asyncio.futures._set_result_unless_cancelled */
@@ -16,11 +18,20 @@ typedef struct transport_state {
   PyObject *minus_one;
   PyObject *str_datagram_received;
   PyObject *str_error_received;
+  PyObject *str_accept_failed;
+  PyObject *str_clients;
+  PyObject *str_connection_lost;
+  PyObject *str_connection_made;
+  PyObject *str_peername;
+  PyObject *str_socket;
+  PyObject *str_sockname;
 } transport_state;
 
 #define TRANSPORT_STATE_OBJECTS(apply, state)                                                      \
   apply((state)->stream_type);                                                                     \
   apply((state)->datagram_type);                                                                   \
+  apply((state)->listener_type);                                                                   \
+  apply((state)->clients_type);                                                                    \
   apply((state)->transport_socket);                                                                \
   apply((state)->buffered_protocol);                                                               \
   apply((state)->set_result);                                                                      \
@@ -31,6 +42,13 @@ typedef struct transport_state {
   apply((state)->str_eof_received);                                                                \
   apply((state)->minus_one);                                                                       \
   apply((state)->str_datagram_received);                                                           \
-  apply((state)->str_error_received)
+  apply((state)->str_error_received);                                                              \
+  apply((state)->str_accept_failed);                                                               \
+  apply((state)->str_clients);                                                                     \
+  apply((state)->str_connection_lost);                                                             \
+  apply((state)->str_connection_made);                                                             \
+  apply((state)->str_peername);                                                                    \
+  apply((state)->str_socket);                                                                      \
+  apply((state)->str_sockname)
 
 #endif

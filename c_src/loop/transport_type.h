@@ -55,9 +55,7 @@ void transport_dealloc(PyObject *self);
       {"__weaklistoffset__", T_PYSSIZET, offsetof(stream, weakrefs), READONLY, NULL},              \
       {"_loop", T_OBJECT, offsetof(stream, loop), READONLY, NULL},                                 \
       {"_protocol", T_OBJECT, offsetof(stream, protocol), READONLY, NULL},                         \
-      {"_sock", T_OBJECT, offsetof(stream, sock), READONLY, NULL},                                 \
       {"_server", T_OBJECT, offsetof(stream, server), READONLY, NULL},                             \
-      {"_extra", T_OBJECT, offsetof(stream, extra), READONLY, NULL},                               \
       {"_empty_waiter", T_OBJECT, offsetof(stream, empty_waiter), READONLY, NULL},                 \
       {"_sock_fd", T_INT, offsetof(stream, fd), READONLY, NULL},                                   \
       {"_conn_lost", T_INT, offsetof(stream, conn_lost), READONLY, NULL},                          \

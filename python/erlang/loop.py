@@ -14,7 +14,8 @@ from asyncio import events
 
 from . import _loop
 from .children import NativeChildren
-from .transports import NativeTransports
+from .server import NativeServers
+from .transports import NativeTransports, Transports
 
 __all__ = ("ErlangEventLoop", "EventLoopPolicy", "new_event_loop", "run")
 
@@ -59,7 +60,11 @@ def _on_signal_thread():
 
 
 class ErlangEventLoop(
-    NativeTransports, NativeChildren, _loop.NativeLoop, asyncio.SelectorEventLoop
+    NativeServers,
+    NativeTransports,
+    NativeChildren,
+    _loop.NativeLoop,
+    asyncio.SelectorEventLoop,
 ):
     """An asyncio event loop that runs in C, in the Erlang VM and in an ordinary Python process.
 
@@ -68,8 +73,10 @@ class ErlangEventLoop(
 
     def __init__(self):
         self._child_descriptors = set()
+        self._listeners = {}
         super().__init__(_NativeSelector(self))
         self._outer_wakeup_fd = None
+        self._transports = Transports(self)
 
     # --- asyncio's selector and self-pipe, which the native loop does without -----------------
 

@@ -1,12 +1,38 @@
 """Which transports the loop gives its connections."""
 
 import sys
+import weakref
 from asyncio import constants
 
 from . import _loop, tls
 
 # Up to 3.11 a second transport over the same descriptor is not refused.
 _CHECKS_DESCRIPTOR = sys.version_info >= (3, 12)
+
+
+class Transports(weakref.WeakValueDictionary):
+    """What `loop._transports` shows: descriptor -> transport.
+
+    The loop itself knows the native ones; other transports enter themselves, as in asyncio.
+    """
+
+    def __init__(self, loop):
+        super().__init__()
+        self._loop = weakref.ref(loop)
+
+    def __getitem__(self, fd):
+        transport = self._loop()._claimant(fd)
+        return super().__getitem__(fd) if transport is None else transport
+
+    def __setitem__(self, fd, transport):
+        if not self._loop()._claim(fd, transport):
+            super().__setitem__(fd, transport)
+
+    def __delitem__(self, fd):
+        if self._loop()._claimant(fd) is None:
+            super().__delitem__(fd)
+        else:
+            self._loop()._claim(fd, None)
 
 
 class NativeTransports:
