@@ -11,7 +11,7 @@ static const char *const reader_attributes[] = {
     "_loop", "_limit", "_buffer", "_eof", "_waiter", "_exception", "_transport", "_paused",
 };
 
-#define READER_ATTRIBUTES Py_ARRAY_LENGTH(reader_attributes)
+#define READER_ATTRIBUTES (sizeof(reader_attributes) / sizeof(*reader_attributes))
 
 /* asyncio's methods that ours stand for. */
 static const struct {
