@@ -25,6 +25,7 @@ start_link() ->
 -spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init([]) ->
     ok = beamloop_loop:new_table(),
+    ok = beamloop_reactor:new_table(),
     Flags = #{strategy => one_for_one, intensity => 5, period => 10},
     Children = [#{id => beamloop_relay,
                   start => {beamloop_relay, start_link, []}},

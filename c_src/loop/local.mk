@@ -33,6 +33,14 @@ LOOP_SOURCES = \
 	c_src/loop/poller.h \
 	c_src/loop/poller_epoll.c \
 	c_src/loop/readers.c \
+	c_src/loop/reactor.h \
+	c_src/loop/reactor_connection.c \
+	c_src/loop/reactor_protocol.c \
+	c_src/loop/reactor_read.c \
+	c_src/loop/reactor_state.h \
+	c_src/loop/reactor_turn.c \
+	c_src/loop/reactor_type.c \
+	c_src/loop/reactor_write.c \
 	c_src/loop/ready.c \
 	c_src/loop/sock_calls.c \
 	c_src/loop/sock_calls.h \

@@ -13,6 +13,7 @@
 #include "names.h"
 #include "pending.h"
 #include "poller.h"
+#include "reactor_state.h"
 #include "tls_state.h"
 #include "transport_state.h"
 
@@ -80,6 +81,7 @@ typedef struct loop_state {
   struct free_list free_handles;
   struct free_list free_timers;
   transport_state transports;
+  reactor_state reactor;
   tls_state tls;
   aio_state aio;
 } loop_state;
@@ -448,6 +450,22 @@ void listener_note(PyObject *listener, uint32_t events);
 int listener_event(PyObject *listener, uint32_t events);
 int listener_run(PyObject *listener);
 uint32_t listener_waits_for(PyObject *listener);
+
+/* --- reactor_connection.c and reactor_type.c ---------------------------------------------------- */
+
+/* As those of transports. */
+void connection_note(PyObject *connection, uint32_t events);
+int connection_event(PyObject *connection, uint32_t events);
+int connection_run(PyObject *connection);
+uint32_t connection_waits_for(PyObject *connection);
+
+static inline bool
+connection_check(loop_state *state, PyObject *object)
+{
+  return Py_IS_TYPE(object, state->reactor.connection_type);
+}
+
+int reactor_state_init(PyObject *module, reactor_state *state);
 
 /* --- sock_ops.c ------------------------------------------------------------------------------ */
 

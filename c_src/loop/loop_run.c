@@ -254,6 +254,8 @@ run_object(native_loop *self, PyObject *object)
     return transport_run(object);
   if (listener_check(self->state, object))
     return listener_run(object);
+  if (connection_check(self->state, object))
+    return connection_run(object);
   if (!handle_check(self->state, object))
     return run_foreign(self, object);
   if (((handle *)object)->flags & HANDLE_CANCELLED)

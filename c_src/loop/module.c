@@ -146,7 +146,7 @@ make_types(PyObject *module, loop_state *state)
   if (add_type(module, &state->loop_type, &loop_spec, NULL) < 0)
     return -1;
   if (transport_state_init(module, &state->transports) < 0 ||
-      tls_state_init(module, &state->tls) < 0)
+      reactor_state_init(module, &state->reactor) < 0 || tls_state_init(module, &state->tls) < 0)
     return -1;
   return aio_state_init(module, &state->aio);
 }
@@ -202,6 +202,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
   LOOP_NAMES(VISIT_NAME);
 #undef VISIT_NAME
   TRANSPORT_STATE_OBJECTS(Py_VISIT, &state->transports);
+  REACTOR_STATE_OBJECTS(Py_VISIT, &state->reactor);
   TLS_STATE_OBJECTS(Py_VISIT, &state->tls);
   return aio_state_traverse(&state->aio, visit, arg);
 }
@@ -217,6 +218,7 @@ module_clear(PyObject *module)
   LOOP_NAMES(CLEAR_NAME);
 #undef CLEAR_NAME
   TRANSPORT_STATE_OBJECTS(Py_CLEAR, &state->transports);
+  REACTOR_STATE_OBJECTS(Py_CLEAR, &state->reactor);
   TLS_STATE_OBJECTS(Py_CLEAR, &state->tls);
   aio_state_clear(&state->aio);
   return 0;

@@ -308,6 +308,8 @@ serve(native_loop *loop, int fd, uint32_t direction, PyObject *collect)
 static uint32_t
 waits_for(native_loop *loop, PyObject *transport)
 {
+  if (connection_check(loop->state, transport))
+    return connection_waits_for(transport);
   return listener_check(loop->state, transport) ? listener_waits_for(transport)
                                                 : transport_waits_for(transport);
 }
@@ -315,13 +317,25 @@ waits_for(native_loop *loop, PyObject *transport)
 static void
 note(native_loop *loop, PyObject *transport, uint32_t events)
 {
-  if (listener_check(loop->state, transport))
+  if (connection_check(loop->state, transport))
+    connection_note(transport, events);
+  else if (listener_check(loop->state, transport))
     listener_note(transport, events);
   else
     transport_note(transport, events);
 }
 
-/* Tells a native transport or listener what happened, or notes in collect what it waits for of that. */
+static int
+note_and_schedule(native_loop *loop, PyObject *transport, uint32_t events)
+{
+  if (connection_check(loop->state, transport))
+    return connection_event(transport, events);
+  return listener_check(loop->state, transport) ? listener_event(transport, events)
+                                                : transport_event(transport, events);
+}
+
+/* Tells what serves a descriptor edge-triggered what happened, or notes in collect what it waits for of
+ * that. */
 static int
 serve_transport(native_loop *loop, const struct poller_event *event, PyObject *collect)
 {
@@ -329,8 +343,7 @@ serve_transport(native_loop *loop, const struct poller_event *event, PyObject *c
   uint32_t waits;
 
   if (collect == NULL)
-    return listener_check(loop->state, transport) ? listener_event(transport, event->events)
-                                                  : transport_event(transport, event->events);
+    return note_and_schedule(loop, transport, event->events);
   waits = waits_for(loop, transport) & event->events;
   note(loop, transport, event->events);
   for (uint32_t kind = POLLER_READ; kind <= POLLER_WRITE; kind <<= 1) {

@@ -7,6 +7,7 @@
 
 #include "atoms_nif.h"
 #include "call_nif.h"
+#include "descriptors.h"
 #include "hosted_nif.h"
 #include "object_handle.h"
 #include "runtime.h"
@@ -178,6 +179,7 @@ nif_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
       {"objects", object_handle_count()},
       {"pending_decrefs", object_drops_pending()},
       {"loops", hosted_live_count()},
+      {"descriptors", descriptors_count()},
   };
   ERL_NIF_TERM map = enif_make_new_map(env);
   enif_make_map_put(env, map, enif_make_atom(env, "state"),

@@ -9,6 +9,10 @@ VM_SOURCES = \
 	c_src/vm/call_python.h \
 	c_src/vm/child_python.c \
 	c_src/vm/child_python.h \
+	c_src/vm/descriptor_nif.c \
+	c_src/vm/descriptor_nif.h \
+	c_src/vm/descriptors.c \
+	c_src/vm/descriptors.h \
 	c_src/vm/hosted.h \
 	c_src/vm/hosted_nif.c \
 	c_src/vm/hosted_nif.h \

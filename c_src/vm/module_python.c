@@ -3,6 +3,7 @@
 
 #include "../term/term_link.h"
 #include "child_python.h"
+#include "descriptors.h"
 #include "inbox_python.h"
 #include "interrupt_python.h"
 #include "send.h"
@@ -82,9 +83,27 @@ vm_send(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
   return answer;
 }
 
+static PyObject *
+vm_take_descriptor(PyObject *module, PyObject *number)
+{
+  (void)module;
+  unsigned long long value = PyLong_AsUnsignedLongLong(number);
+  if (value == (unsigned long long)-1 && PyErr_Occurred()) {
+    return NULL;
+  }
+  int fd = descriptors_take(value);
+  if (fd < 0) {
+    PyErr_SetString(PyExc_LookupError, "the descriptor was given up");
+    return NULL;
+  }
+  return PyLong_FromLong(fd);
+}
+
 static PyMethodDef vm_methods[] = {
     {"send", (PyCFunction)(void (*)(void))vm_send, METH_FASTCALL,
      "send(to, term): send term to the Erlang process `to`, a Pid or a registered name."},
+    {"take_descriptor", vm_take_descriptor, METH_O,
+     "take_descriptor(number): the descriptor that Erlang put there; the caller's from now on."},
     {"end_tasks", interrupt_end_tasks, METH_O,
      "end_tasks(loop): cancel the loop's tasks if this thread's call is to be ended."},
     {"left_loop", interrupt_left_loop, METH_NOARGS,

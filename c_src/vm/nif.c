@@ -5,6 +5,7 @@
 #include "../term/handle_bundle_nif.h"
 #include "atoms_nif.h"
 #include "call_nif.h"
+#include "descriptor_nif.h"
 #include "hosted_nif.h"
 #include "interp_nif.h"
 #include "object_nif.h"
@@ -42,7 +43,7 @@ open_types(ErlNifEnv *env)
   ErlNifResourceFlags flags = ERL_NIF_RT_CREATE | ERL_NIF_RT_TAKEOVER;
   atoms_nif_load(env);
   if (call_nif_load(env, flags) != 0 || object_nif_load(env, flags) != 0 ||
-      hosted_nif_load(env, flags) != 0) {
+      hosted_nif_load(env, flags) != 0 || descriptor_nif_load(env, flags) != 0) {
     return -1;
   }
   if (handle_bundle_nif_load(env, flags) != 0 || channel_nif_load(env) != 0) {
@@ -83,6 +84,7 @@ static ErlNifFunc functions[] = {
     {"nif_call_taken", 1, nif_call_taken, 0},
     {"nif_loop_start", 1, nif_loop_start, 0},
     {"nif_loop_stop", 1, nif_loop_stop, 0},
+    {"nif_descriptor_dup", 1, nif_descriptor_dup, 0},
     {"nif_channel_new", 4, nif_channel_new, 0},
     {"nif_channel_send", 3, nif_channel_send, 0},
     {"nif_channel_send", 4, nif_channel_send, 0},

@@ -4,6 +4,7 @@ Everything here imports in an ordinary Python too.  The event loop and the term 
 channels, `reply` and `send` need the Erlang VM and raise `NotInVM` without it.
 """
 
+from . import reactor
 from ._term import Atom, BitString, Fun, ImproperList, Pid, Port, Reference
 from .byte_channel import ByteChannel
 from .channel import Channel, ChannelRef, reply, send
@@ -39,6 +40,7 @@ __all__ = [
     "Reference",
     "TermError",
     "new_event_loop",
+    "reactor",
     "reply",
     "run",
     "send",

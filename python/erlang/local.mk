@@ -11,6 +11,7 @@ PY_MODULES = \
 	python/erlang/loop.py \
 	python/erlang/loop.pyi \
 	python/erlang/py.typed \
+	python/erlang/reactor.py \
 	python/erlang/server.py \
 	python/erlang/tls.py \
 	python/erlang/transports.py \

@@ -234,6 +234,7 @@ class _Hosted:
 
     def _end(self):
         self.inbox.close()
+        _abort_reactors(self.loop)
         for step in (self._cancel_tasks, self.loop.shutdown_asyncgens, self._shutdown_executor):
             try:
                 self.loop.run_until_complete(step())
@@ -250,6 +251,13 @@ class _Hosted:
 
     async def _shutdown_executor(self):
         await asyncio.wait_for(self.loop.shutdown_default_executor(), _END_TIMEOUT)
+
+
+def _abort_reactors(loop):
+    """A loop that ends closes the descriptors that its reactors have; its last steps do so."""
+    reactor = sys.modules.get("erlang.reactor")
+    if reactor is not None:
+        reactor._abort_all(loop)
 
 
 _hosted = set()  # all that run

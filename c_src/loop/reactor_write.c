@@ -1,0 +1,216 @@
+/* Sending.  What a callback writes to its own connection is gathered and leaves by one call when it
+ * returns: bytes objects and views of what was received as they are, anything else as a copy.  What
+ * the kernel does not take is kept in order; where much is kept, nothing is read meanwhile. */
+#include "reactor.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+#define GATHER_MOST (64 * 1024) /* bytes; more leaves at once */
+#define KEPT_BATCH 256          /* chunks that one call sends */
+
+/* --- sending ----------------------------------------------------------------------------------- */
+
+/* How much the kernel took, 0 for nothing now; -1 with an OSError set. */
+static ssize_t
+send_pieces(connection *self, struct iovec *pieces, size_t count)
+{
+  struct msghdr message = {.msg_iov = pieces, .msg_iovlen = count};
+  ssize_t n;
+
+  do {
+    if (count == 1)
+      n = send(self->fd, pieces->iov_base, pieces->iov_len, MSG_NOSIGNAL);
+    else
+      n = sendmsg(self->fd, &message, MSG_NOSIGNAL);
+  } while (n < 0 && errno == EINTR);
+  if (n >= 0) {
+    self->reactor->sent += (uint64_t)n;
+    return n;
+  }
+  if (errno == EAGAIN || errno == EWOULDBLOCK)
+    return 0;
+  PyErr_SetFromErrno(PyExc_OSError);
+  return -1;
+}
+
+/* Reading stops while much is unsent and goes on when most of it has left. */
+static void
+note_kept(connection *self)
+{
+  if (self->out.bytes > self->reactor->write_limit)
+    self->held = true;
+  else if (self->out.bytes <= self->reactor->write_limit / 4)
+    self->held = false;
+}
+
+int
+connection_send_kept(connection *self)
+{
+  struct write_buffer *out = &self->out;
+
+  while (out->count > 0) {
+    struct iovec pieces[KEPT_BATCH];
+    size_t count = out->count < KEPT_BATCH ? out->count : KEPT_BATCH;
+    size_t offset = out->offset, total = 0;
+    ssize_t n;
+
+    for (size_t i = 0; i < count; i++) {
+      PyObject *chunk = out->chunks[out->first + i];
+
+      pieces[i].iov_base = PyBytes_AS_STRING(chunk) + offset;
+      pieces[i].iov_len = (size_t)PyBytes_GET_SIZE(chunk) - offset;
+      total += pieces[i].iov_len;
+      offset = 0;
+    }
+    n = send_pieces(self, pieces, count);
+    if (n < 0)
+      return connection_fail(self);
+    buffer_consume(out, (size_t)n);
+    if ((size_t)n < total) {
+      self->writable = false;
+      break;
+    }
+  }
+  note_kept(self);
+  return 0;
+}
+
+/* --- what is kept ------------------------------------------------------------------------------ */
+
+/* Keeps a piece from offset on; kept is a bytes object that begins with it, or what else holds its
+ * memory. */
+static int
+keep_piece(connection *self, PyObject *kept, const struct iovec *piece, size_t offset)
+{
+  PyObject *copy;
+  int rc;
+
+  if (PyBytes_CheckExact(kept) && (offset == 0 || self->out.count == 0))
+    return buffer_append(&self->out, kept, offset);
+  copy = PyBytes_FromStringAndSize((char *)piece->iov_base + offset,
+                                   (Py_ssize_t)(piece->iov_len - offset));
+  rc = copy == NULL ? -1 : buffer_append(&self->out, copy, 0);
+  Py_XDECREF(copy);
+  return rc;
+}
+
+/* Sends pieces as far as the kernel takes them, after what was kept before, and keeps the rest. */
+static int
+send_or_keep(connection *self, PyObject **kept, struct iovec *pieces, int count, size_t total)
+{
+  size_t sent = 0;
+
+  if (self->out.count == 0) {
+    ssize_t n = send_pieces(self, pieces, (size_t)count);
+
+    if (n < 0)
+      return connection_fail(self);
+    sent = (size_t)n;
+    if (sent == total)
+      return 0;
+    self->writable = false;
+  }
+  for (int i = 0; i < count; i++) {
+    size_t gone = sent < pieces[i].iov_len ? sent : pieces[i].iov_len;
+
+    sent -= gone;
+    if (gone < pieces[i].iov_len && keep_piece(self, kept[i], &pieces[i], gone) < 0)
+      return -1;
+  }
+  note_kept(self);
+  return 0;
+}
+
+/* --- the gather -------------------------------------------------------------------------------- */
+
+int
+connection_send_gathered(connection *self)
+{
+  struct gather *gather = &self->reactor->gather;
+  int rc = 0;
+
+  if (gather->owner != self || gather->count == 0)
+    return 0;
+  if (!self->lost)
+    rc = send_or_keep(self, gather->kept, gather->pieces, gather->count, gather->bytes);
+  for (int i = 0; i < gather->count; i++)
+    Py_DECREF(gather->kept[i]);
+  gather->count = 0;
+  gather->bytes = 0;
+  return rc;
+}
+
+/* Takes the reference to kept. */
+static int
+gather_piece(connection *self, PyObject *kept, char *data, size_t size)
+{
+  struct gather *gather = &self->reactor->gather;
+
+  gather->kept[gather->count] = kept;
+  gather->pieces[gather->count++] = (struct iovec){.iov_base = data, .iov_len = size};
+  gather->bytes += size;
+  if (gather->count < GATHER_PIECES && gather->bytes <= GATHER_MOST)
+    return 0;
+  return connection_send_gathered(self);
+}
+
+/* The same outside of a callback of its own: sends at once. */
+static int
+write_now(connection *self, PyObject *data, const Py_buffer *view)
+{
+  struct iovec piece = {.iov_base = view->buf, .iov_len = (size_t)view->len};
+
+  if (send_or_keep(self, &data, &piece, 1, piece.iov_len) < 0)
+    return -1;
+  return connection_schedule(self);
+}
+
+/* Anything but bytes and views of ours: it may change before it leaves. */
+static int
+write_buffer_object(connection *self, PyObject *data, bool gathers)
+{
+  Py_buffer view;
+  PyObject *copy;
+  int rc;
+
+  if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
+    return -1;
+  if (view.len == 0) {
+    rc = 0;
+  } else if (!gathers) {
+    rc = write_now(self, data, &view);
+  } else if (view.len > GATHER_MOST) {
+    rc = connection_send_gathered(self);
+    if (rc == 0 && !self->lost)
+      rc = write_now(self, data, &view);
+  } else {
+    copy = PyBytes_FromStringAndSize(view.buf, view.len);
+    rc = copy == NULL
+             ? -1
+             : gather_piece(self, copy, PyBytes_AS_STRING(copy), (size_t)PyBytes_GET_SIZE(copy));
+  }
+  PyBuffer_Release(&view);
+  return rc;
+}
+
+int
+connection_write(connection *self, PyObject *data)
+{
+  bool gathers = self->reactor->gather.owner == self;
+
+  if (gathers && PyBytes_CheckExact(data)) {
+    if (PyBytes_GET_SIZE(data) == 0)
+      return 0;
+    return gather_piece(self, Py_NewRef(data), PyBytes_AS_STRING(data),
+                        (size_t)PyBytes_GET_SIZE(data));
+  }
+  if (gathers && reactor_is_own_view(self->reactor, data)) {
+    const Py_buffer *view = PyMemoryView_GET_BUFFER(data);
+
+    if (view->len == 0)
+      return 0;
+    return gather_piece(self, Py_NewRef(data), view->buf, (size_t)view->len);
+  }
+  return write_buffer_object(self, data, gathers);
+}
