@@ -3,6 +3,7 @@
 
 #include <structmember.h>
 
+#include "byte_read.h"
 #include "channel_outgoing.h"
 
 PyObject *
@@ -26,11 +27,9 @@ byte_channel_decode(const message *m)
 
 /* --- arguments --- */
 
-/* Of a call with so many arguments, and a timeout that may follow or be named.  0, or -1 with an
- * exception. */
-static int
-parse_timeout(const char *name, PyObject *const *args, Py_ssize_t count, PyObject *names,
-              Py_ssize_t needed, int64_t *timeout)
+int
+byte_parse_timeout(const char *name, PyObject *const *args, Py_ssize_t count, PyObject *names,
+                   Py_ssize_t needed, int64_t *timeout)
 {
   PyObject *given = NULL;
   Py_ssize_t named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
@@ -71,7 +70,7 @@ receive_bytes(PyObject *object, PyObject *const *args, Py_ssize_t count, PyObjec
   channel_object *self = (channel_object *)object;
   int64_t timeout;
   message m;
-  if (parse_timeout("receive_bytes", args, count, names, 0, &timeout) < 0) {
+  if (byte_parse_timeout("receive_bytes", args, count, names, 0, &timeout) < 0) {
     return NULL;
   }
   return received(self, channel_receive_message(self, timeout, &m), &m);
@@ -93,7 +92,7 @@ static PyObject *
 async_receive_bytes(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
   int64_t timeout;
-  if (parse_timeout("async_receive_bytes", args, count, names, 0, &timeout) < 0) {
+  if (byte_parse_timeout("async_receive_bytes", args, count, names, 0, &timeout) < 0) {
     return NULL;
   }
   return channel_await_new((channel_object *)self, AWAIT_RECEIVE, timeout);
@@ -121,7 +120,7 @@ send_bytes(PyObject *object, PyObject *const *args, Py_ssize_t count, PyObject *
   Py_buffer view;
   int64_t timeout;
   PyObject *answer = NULL;
-  if (parse_timeout("send_bytes", args, count, names, 1, &timeout) < 0 ||
+  if (byte_parse_timeout("send_bytes", args, count, names, 1, &timeout) < 0 ||
       PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0) {
     return NULL;
   }
@@ -159,7 +158,7 @@ async_send_bytes(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObje
   channel_outgoing out = {.size = 0};
   Py_buffer view;
   int64_t timeout;
-  if (parse_timeout("async_send_bytes", args, count, names, 1, &timeout) < 0 ||
+  if (byte_parse_timeout("async_send_bytes", args, count, names, 1, &timeout) < 0 ||
       PyObject_GetBuffer(args[0], &view, PyBUF_SIMPLE) < 0) {
     return NULL;
   }
@@ -188,6 +187,45 @@ static PyMethodDef byte_channel_methods[] = {
     METHOD("async_receive_bytes", async_receive_bytes, KEYWORDS,
            "async_receive_bytes(timeout=None)\n\nAwait it for the next chunk; raises as "
            "receive_bytes().  Cancelling loses nothing."),
+    METHOD(
+        "receive_into", byte_receive_into, KEYWORDS,
+        "receive_into(buffer, timeout=None)\n\nReceives a chunk into the buffer; how many bytes.  "
+        "What does not fit is the next\nchunk.  Raises as receive_bytes()."),
+    METHOD("async_receive_into", byte_async_receive_into, KEYWORDS,
+           "async_receive_into(buffer, timeout=None)\n\nAwait it for what receive_into() returns.  "
+           "Cancelling loses nothing."),
+    METHOD("receive_view", byte_receive_view, KEYWORDS,
+           "receive_view(timeout=None)\n\nThe next chunk as a read-only memoryview; a large one is "
+           "the Erlang binary itself, which\nis kept as long as the view is.  Raises as "
+           "receive_bytes()."),
+    METHOD("async_receive_view", byte_async_receive_view, KEYWORDS,
+           "async_receive_view(timeout=None)\n\nAwait it for what receive_view() returns.  "
+           "Cancelling loses nothing."),
+    METHOD(
+        "readexactly", byte_readexactly, KEYWORDS,
+        "readexactly(n, timeout=None)\n\nThe next n bytes, of as many chunks as it takes.  "
+        "asyncio.IncompleteReadError, with\nwhat there was, when the channel is closed before; "
+        "TimeoutError loses nothing.  One thread\nor coroutine may read at a time: RuntimeError."),
+    METHOD("async_readexactly", byte_async_readexactly, KEYWORDS,
+           "async_readexactly(n, timeout=None)\n\nAwait it for what readexactly() returns.  "
+           "Cancelling loses nothing."),
+    METHOD(
+        "readuntil", byte_readuntil, KEYWORDS,
+        "readuntil(separator=b'\\n', timeout=None)\n\nThe bytes up to the separator and with it.  "
+        "asyncio.IncompleteReadError, with what\nthere was, when the channel is closed before; "
+        "asyncio.LimitOverrunError when there is no\nseparator within the limit, and nothing is "
+        "taken then."),
+    METHOD("async_readuntil", byte_async_readuntil, KEYWORDS,
+           "async_readuntil(separator=b'\\n', timeout=None)\n\nAwait it for what readuntil() "
+           "returns.  Cancelling loses nothing."),
+    METHOD("readline", byte_readline, KEYWORDS,
+           "readline(timeout=None)\n\nThe next line with its \\n; what is left when the channel is "
+           "closed, b'' at its end.\nValueError for a line that is longer than the limit, which is "
+           "gone then, as with asyncio."),
+    METHOD(
+        "async_readline", byte_async_readline, KEYWORDS,
+        "async_readline(timeout=None)\n\nAwait it for what readline() returns.  Cancelling loses "
+        "nothing."),
     METHOD("send_bytes", send_bytes, KEYWORDS,
            "send_bytes(data, timeout=None)\n\nSends a chunk to Erlang: bytes or another contiguous "
            "buffer.  Waits for room without\nthe GIL, unless an event loop runs on this thread, "
@@ -228,16 +266,16 @@ static PyMemberDef byte_channel_members[] = {
 
 static PyType_Slot byte_channel_slots[] = {
     {Py_tp_doc,
-     "ByteChannel(ref, *, poll=False)\n"
+     "ByteChannel(ref, *, poll=False, limit=65536)\n"
      "ByteChannel(*, max_size=None, max_messages=None, high_watermark=None, low_watermark=None,\n"
-     "            poll=False)\n\n"
+     "            poll=False, limit=65536)\n\n"
      "Of the byte channel that ref, an erlang.ChannelRef, names; or of a new one, with the "
      "options\n"
      "of py_byte_channel:new/1.  Sent to Erlang it is the same channel there.\n\n"
      "Iterating over it, or `async for`, takes chunks until it is closed and drained.  Boundaries\n"
      "are kept; an empty chunk is a chunk.  Any number of threads and coroutines may receive and\n"
      "send; each chunk reaches one receiver.  poll asks for polling where a coroutine waits on a\n"
-     "foreign event loop."},
+     "foreign event loop.  limit bounds what readuntil() and readline() look through, in bytes."},
     {Py_tp_new, byte_channel_new},
     {Py_tp_dealloc, channel_dealloc},
     {Py_tp_repr, channel_repr},

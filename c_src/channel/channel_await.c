@@ -135,6 +135,9 @@ finish(channel_await *self)
   if (self->select != NULL) {
     select_clear(self);
   }
+  if (self->read != NULL) {
+    await_read_clear(self);
+  }
   Py_CLEAR(self->channel);
   Py_CLEAR(self->loop);
   Py_CLEAR(self->value);
@@ -173,26 +176,12 @@ receive_result(channel_await *self, message *m)
   }
 }
 
-/* A message was claimed or sent, or the channel is closed and drained. */
 static PySendResult
-conclude(channel_await *self, int result, message *m, PyObject **out)
+conclude_value(channel_await *self, PyObject *value, PyObject **out)
 {
-  if (self->kind == AWAIT_SEND) {
-    return conclude_send(self, result, out);
-  }
-  if (result == QUEUE_OK) {
-    *out = receive_result(self, m);
-    finish(self);
-    return *out == NULL ? PYGEN_ERROR : PYGEN_RETURN;
-  }
-  if (self->kind == AWAIT_NEXT) {
-    PyErr_SetNone(PyExc_StopAsyncIteration);
-  } else if (self->kind == AWAIT_SELECT) {
-    PyErr_SetString(self->state->channel_closed, "all channels are closed");
-  } else {
-    channel_set_closed(self->channel);
-  }
-  return fail(self);
+  *out = value;
+  finish(self);
+  return value == NULL ? PYGEN_ERROR : PYGEN_RETURN;
 }
 
 static PySendResult
@@ -238,6 +227,42 @@ give_turn(channel_await *self, PyObject **out)
   self->phase = PHASE_YIELDED;
   *out = Py_NewRef(Py_None);
   return PYGEN_NEXT;
+}
+
+static PySendResult take_or_wait(channel_await *self, PyObject **out);
+
+/* A read has another message, or the channel is closed. */
+static PySendResult
+conclude_read(channel_await *self, int result, message *m, PyObject **out)
+{
+  if (await_read_feed(self, result, m, out)) {
+    return conclude_value(self, *out, out);
+  }
+  await_read_on(self);
+  return owes_turn(self->channel) ? give_turn(self, out) : take_or_wait(self, out);
+}
+
+/* A message was claimed or sent, or the channel is closed and drained. */
+static PySendResult
+conclude(channel_await *self, int result, message *m, PyObject **out)
+{
+  if (self->kind == AWAIT_SEND) {
+    return conclude_send(self, result, out);
+  }
+  if (self->kind == AWAIT_READ) {
+    return conclude_read(self, result, m, out);
+  }
+  if (result == QUEUE_OK) {
+    return conclude_value(self, receive_result(self, m), out);
+  }
+  if (self->kind == AWAIT_NEXT) {
+    PyErr_SetNone(PyExc_StopAsyncIteration);
+  } else if (self->kind == AWAIT_SELECT) {
+    PyErr_SetString(self->state->channel_closed, "all channels are closed");
+  } else {
+    channel_set_closed(self->channel);
+  }
+  return fail(self);
 }
 
 /* When nothing can be done: the next message of a burst is probably about to come. */
@@ -329,6 +354,9 @@ await_send(PyObject *object, PyObject *arg, PyObject **out)
       *out = Py_NewRef(self->value);
       finish(self);
       return PYGEN_RETURN;
+    }
+    if (self->read != NULL && await_read_begin(self, out)) {
+      return conclude_value(self, *out, out);
     }
     if (owes_turn(self->channel)) {
       return give_turn(self, out);
@@ -428,6 +456,7 @@ static const char *const byte_names[] = {
     [AWAIT_NEXT] = "ByteChannel.__anext__",
     [AWAIT_SEND] = "ByteChannel.async_send_bytes",
     [AWAIT_SELECT] = "channel.select",
+    [AWAIT_READ] = "ByteChannel.async_read",
 };
 
 static const char *

@@ -24,6 +24,7 @@ struct channel_await {
   PyObject *channels;   /* tuple */
   size_t arm;           /* whose message came */
   Py_ssize_t max;       /* messages that a receive_many takes at most */
+  byte_read *read;      /* of a byte channel as a stream, or NULL */
   queue_sender sender;  /* of a send, and so what it sends */
   channel_outgoing out;
   gate_link link;
@@ -65,6 +66,19 @@ void await_give_up(channel_await *self);
 int await_time_out(channel_await *self);
 
 int await_still_waits(channel_await *self);
+
+/* channel_await_read.c */
+
+/* Before a read looks for its first message: 1 when *out is its result, or NULL with an exception. */
+int await_read_begin(channel_await *self, PyObject **out);
+
+/* A message was claimed, which is consumed, or the channel is closed: as await_read_begin; 0, it needs
+ * another message. */
+int await_read_feed(channel_await *self, int result, message *m, PyObject **out);
+
+/* After that: it waits no more, with what is left of its timeout. */
+void await_read_on(channel_await *self);
+void await_read_clear(channel_await *self);
 
 /* channel_select.c */
 

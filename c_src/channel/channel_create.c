@@ -1,6 +1,8 @@
 /* Channel(...): of a ChannelRef, or a new one with limits of its own. */
 #include "channel_python.h"
 
+#define READ_LIMIT 65536 /* asyncio's */
+
 static int
 set_option_error(const char *name, const char *what)
 {
@@ -155,18 +157,27 @@ channel_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 PyObject *
 byte_channel_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-  static char *keywords[] = {"ref",           "poll", "max_size", "max_messages", "high_watermark",
-                             "low_watermark", NULL};
+  static char *keywords[] = {"ref",           "poll",  "max_size", "max_messages", "high_watermark",
+                             "low_watermark", "limit", NULL};
   PyObject *ref = NULL, *options[4] = {NULL};
   int poll = 0;
+  Py_ssize_t limit = READ_LIMIT;
   channel_state *state = channel_state_of(type);
   if (state == NULL || channel_state_open(state) < 0 ||
-      !PyArg_ParseTupleAndKeywords(args, kwargs, "|O$pOOOO:ByteChannel", keywords, &ref, &poll,
-                                   &options[0], &options[1], &options[2], &options[3])) {
+      !PyArg_ParseTupleAndKeywords(args, kwargs, "|O$pOOOOn:ByteChannel", keywords, &ref, &poll,
+                                   &options[0], &options[1], &options[2], &options[3], &limit)) {
+    return NULL;
+  }
+  if (limit <= 0) {
+    PyErr_SetString(PyExc_ValueError, "limit must be at least 1");
     return NULL;
   }
   int options_given = options[0] || options[1] || options[2] || options[3];
   channel *c =
       ref == NULL ? create(options, NULL, 1) : channel_of_ref(state, ref, options_given, 1);
-  return new_object(type, state, c, poll);
+  channel_object *self = (channel_object *)new_object(type, state, c, poll);
+  if (self != NULL) {
+    self->limit = (size_t)limit;
+  }
+  return (PyObject *)self;
 }

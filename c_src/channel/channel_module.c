@@ -2,6 +2,7 @@
 #include "channel_python.h"
 
 #include "../term/term_link.h"
+#include "byte_read.h"
 
 static PyModuleDef channel_module;
 
@@ -169,6 +170,7 @@ module_exec(PyObject *module)
       add_type(module, &byte_channel_type_spec, &state->byte_channel_type, 1) < 0 ||
       add_type(module, &channel_await_spec, &state->await_type, 0) < 0 ||
       add_type(module, &channel_gate_spec, &state->gate_type, 0) < 0 ||
+      add_type(module, &byte_view_spec, &state->view_type, 0) < 0 ||
       add_type(module, &channel_callback_spec, &state->callback_type, 0) < 0) {
     return -1;
   }
@@ -187,6 +189,7 @@ module_traverse(PyObject *module, visitproc visit, void *arg)
   Py_VISIT(state->byte_channel_type);
   Py_VISIT(state->await_type);
   Py_VISIT(state->gate_type);
+  Py_VISIT(state->view_type);
   Py_VISIT(state->callback_type);
   Py_VISIT(state->finalize);
   Py_VISIT(state->channel_closed);
@@ -209,6 +212,7 @@ module_clear(PyObject *module)
   Py_CLEAR(state->byte_channel_type);
   Py_CLEAR(state->await_type);
   Py_CLEAR(state->gate_type);
+  Py_CLEAR(state->view_type);
   Py_CLEAR(state->callback_type);
   Py_CLEAR(state->finalize);
   Py_CLEAR(state->channel_closed);

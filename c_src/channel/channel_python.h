@@ -15,6 +15,7 @@
 typedef struct channel_await channel_await;
 typedef struct channel_gate channel_gate;
 typedef struct channel_outgoing channel_outgoing;
+typedef struct byte_read byte_read;
 
 /* Of the module; alive as long as any instance of its types.  Guarded by the GIL. */
 typedef struct channel_state {
@@ -23,6 +24,7 @@ typedef struct channel_state {
   PyTypeObject *byte_channel_type;
   PyTypeObject *await_type;
   PyTypeObject *gate_type;
+  PyTypeObject *view_type;
   PyTypeObject *callback_type;
   /* Looked up at first use, so that importing the module imports nothing: */
   PyObject *channel_closed;      /* erlang.ChannelClosed */
@@ -53,6 +55,8 @@ typedef struct channel_object {
   unsigned burst;       /* messages received since somebody last had to wait */
   unsigned streak;      /* messages awaited in a row without giving the loop a turn */
   int64_t turn;         /* coarse time of the last such turn */
+  size_t limit; /* of a byte channel: bytes in which readuntil() finds a separator; constant */
+  int reading;  /* of a byte channel: somebody reads it as a stream */
 } channel_object;
 
 /* After so many messages without a wait the next one is probably about to come: worth a moment before
@@ -145,12 +149,21 @@ PyObject *channel_wait_method(PyObject *self, PyObject *args);
 void channel_wake_thread(thread_wait *wait, queue_laters *laters);
 
 /* channel_await.c: what async_receive(), __anext__(), async_send() and their like return. */
-enum channel_await_kind { AWAIT_RECEIVE, AWAIT_NEXT, AWAIT_SEND, AWAIT_MANY, AWAIT_SELECT };
+enum channel_await_kind {
+  AWAIT_RECEIVE,
+  AWAIT_NEXT,
+  AWAIT_SEND,
+  AWAIT_MANY,
+  AWAIT_SELECT,
+  AWAIT_READ,
+};
 extern PyType_Spec channel_await_spec;
 PyObject *channel_await_new(channel_object *channel, enum channel_await_kind kind, int64_t timeout);
 /* Takes over what is to be sent. */
 PyObject *channel_await_new_send(channel_object *channel, channel_outgoing *out, int64_t timeout);
 PyObject *channel_await_new_many(channel_object *channel, Py_ssize_t max, int64_t timeout);
+/* Takes over the read (of PyMem_Malloc). */
+PyObject *channel_await_new_read(channel_object *channel, byte_read *read, int64_t timeout);
 /* Takes over select, made for the tuple of channels. */
 PyObject *channel_await_new_select(queue_select *select, PyObject *channels, int64_t timeout);
 PyObject *channel_await_done(channel_state *state, PyObject *value); /* gives value at once */

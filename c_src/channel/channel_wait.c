@@ -255,15 +255,15 @@ await_choose_wake(channel_await *self)
   if (gate != NULL) {
     gate_enter(gate, &self->link);
   }
+  if (self->timeout >= 0) {
+    self->deadline = thread_wait_clock() + self->timeout;
+  }
   return 0;
 }
 
 int
 await_start_timers(channel_await *self)
 {
-  if (self->timeout >= 0) {
-    self->deadline = thread_wait_clock() + self->timeout;
-  }
   if (await_polls(self)) {
     return start_timer(self, POLL_INTERVAL);
   }

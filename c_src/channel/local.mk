@@ -1,12 +1,17 @@
 # Channels: the queue core (plain C), the Erlang face and the Python face.
 CHANNEL_SOURCES = \
+	c_src/channel/byte_read.c \
+	c_src/channel/byte_read.h \
 	c_src/channel/byte_send_nif.c \
+	c_src/channel/byte_stream.c \
 	c_src/channel/byte_type.c \
+	c_src/channel/byte_view.c \
 	c_src/channel/channel_attachment.c \
 	c_src/channel/channel_attachment.h \
 	c_src/channel/channel_await.c \
 	c_src/channel/channel_await.h \
 	c_src/channel/channel_await_queue.c \
+	c_src/channel/channel_await_read.c \
 	c_src/channel/channel_callback.c \
 	c_src/channel/channel_chores.c \
 	c_src/channel/channel_chores.h \

@@ -159,6 +159,24 @@ message_copy_in(message_segment **segment, const uint8_t *data, size_t size, mes
 }
 
 void
+message_trim(message *m, size_t count)
+{
+  m->size -= count;
+  if (m->data != NULL) {
+    m->data += count;
+    return;
+  }
+  message_attachment *a = m->attachment;
+  while (count >= a->parts[0].size) {
+    count -= a->parts[0].size;
+    a->parts++;
+    a->part_count--;
+  }
+  a->parts[0].data += count;
+  a->parts[0].size -= count;
+}
+
+void
 message_release(message *m)
 {
   if (m->attachment != NULL) {

@@ -30,7 +30,7 @@ typedef struct message_part {
 struct message_attachment {
   void (*release)(
       message_attachment *self); /* any thread, GIL or not; no lock held; exactly once */
-  const message_part *parts;
+  message_part *parts;
   size_t part_count;
   /* 0, or the size of the whole struct, parts included: the queue moves it to memory of its own, where
    * release is called, and the maker's is free again. */
@@ -90,6 +90,9 @@ void message_move_all(message_list *from, message_list *to);
 
 /* Releases what is in the list, and empties it. */
 void message_list_clear(message_list *list);
+
+/* Takes away the first bytes, fewer than there are, of a message that is in no list. */
+void message_trim(message *m, size_t count);
 
 /* Any thread; without the queue's lock.  Gives back the payload and what is attached. */
 void message_release(message *m);

@@ -405,6 +405,26 @@ give_back(queue *q, const message *m, queue_laters *laters)
 }
 
 void
+queue_return(queue *q, const message *claimed, size_t count)
+{
+  queue_laters laters = {.count = 0};
+  if (count == 0) {
+    return;
+  }
+  lock_all(q);
+  for (size_t i = 0; i < count; i++) {
+    atomic_fetch_sub(&q->size_out, queue_charge(claimed[i].size));
+    atomic_fetch_sub(&q->messages_out, 1);
+    q->handed++;
+    give_back(q, &claimed[i], &laters);
+  }
+  /* Less has gone out than was known. */
+  queue_look(q);
+  unlock_head(q);
+  queue_finish(q, &laters);
+}
+
+void
 queue_claim_some(queue *q, const message *handed, size_t claimed, size_t count)
 {
   queue_laters laters = {.count = 0};

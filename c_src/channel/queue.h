@@ -256,6 +256,11 @@ size_t queue_hand_some(queue *q, message *out, size_t max);
  * first ones, which the caller releases, and gives back the others. */
 void queue_claim_some(queue *q, const message *handed, size_t claimed, size_t count);
 
+/* Any thread, GIL or not; takes the lock.  Gives back messages that were claimed, which may have lost
+ * some of their first bytes since: to those who wait, or to the head of the queue, where their sequence
+ * says.  They come in whether there is room or not. */
+void queue_return(queue *q, const message *claimed, size_t count);
+
 /* Any thread, GIL or not; takes the lock.  QUEUE_EMPTY: the notify waiter w is in the list and will
  * be told;  QUEUE_OK: there is something to take, or nothing any more, already; w is not in the
  * list. */

@@ -62,7 +62,9 @@ void queue_look(queue *q);
 static inline int
 queue_fits(const queue *q, size_t cost)
 {
-  return cost <= q->limits.max_size - queue_size(q) - q->reserved_size &&
+  size_t used = queue_size(q) + q->reserved_size;
+  /* What was returned may be more than there is room for. */
+  return used <= q->limits.max_size && cost <= q->limits.max_size - used &&
          queue_messages(q) + q->reserved_messages < q->limits.max_messages;
 }
 

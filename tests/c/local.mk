@@ -44,3 +44,11 @@ tests_c_test_queue_crowds_SOURCES = tests/c/test_queue_crowds.c \
 	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_internal.h \
 	c_src/channel/queue_senders.c
 tests_c_test_queue_crowds_LDADD = -lpthread
+
+check_PROGRAMS += tests/c/test_queue_return
+tests_c_test_queue_return_SOURCES = tests/c/test_queue_return.c c_src/channel/cpu_relax.h \
+	c_src/channel/message_heap.c c_src/channel/message_heap.h \
+	c_src/channel/message_store.c c_src/channel/message_store.h \
+	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_internal.h \
+	c_src/channel/queue_senders.c
+tests_c_test_queue_return_LDADD = -lpthread

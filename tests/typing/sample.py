@@ -70,6 +70,8 @@ async def serve_bytes(channel_ref: ChannelRef) -> None:
         assert_type(channel, erlang.ByteChannel)
         assert_type(await channel.async_receive_bytes(timeout=1.5), bytes)
         assert_type(channel.try_receive_bytes(), bytes | None)
+        assert_type(await channel.async_readexactly(4), bytes)
+        assert_type(await asyncio.wait_for(channel.async_readline(), 1), bytes)
         async for chunk in channel:
             assert_type(chunk, bytes)
             await channel.async_send_bytes(memoryview(chunk))
@@ -80,4 +82,7 @@ def drain_bytes(channel_ref: ChannelRef) -> bytes:
     with erlang.ByteChannel(channel_ref) as channel:
         assert_type(channel.receive_bytes(), bytes)
         channel.send_bytes(bytearray(b"x"), timeout=1)
+        assert_type(channel.receive_into(bytearray(10)), int)
+        assert_type(channel.receive_view(1), memoryview)
+        assert_type(channel.readuntil(b"\r\n", timeout=1), bytes)
         return b"".join(channel)
