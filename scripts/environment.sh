@@ -17,6 +17,28 @@ extend_environment() {
   export ERL_ZFLAGS="-beamloop venv '\"$venv\"'${ERL_ZFLAGS:+ $ERL_ZFLAGS}"
   # Texts are UTF-8 where nothing else was asked for.
   case ${LC_ALL:-${LC_CTYPE:-${LANG:-C}}} in C|POSIX) export LC_ALL=C.UTF-8 ;; esac
+  load_sanitizer
+}
+
+# A build with a sanitizer has its runtime loaded before the interpreter or the emulator, which are
+# built without.  Leaks are not looked for: both keep memory to their end.  The emulator has its own
+# stacks for signal handlers, which the runtime would free.
+load_sanitizer() {
+  local library
+  case $(configured BEAMLOOP_CFLAGS) in
+    *-fsanitize=address*) library=libasan.so ;;
+    *-fsanitize=undefined*) library=libubsan.so ;;
+    *-fsanitize=thread*) library=libtsan.so ;;
+    *) return 0 ;;
+  esac
+  LD_PRELOAD=$($(configured CC) -print-file-name=$library)${LD_PRELOAD:+:$LD_PRELOAD}
+  export LD_PRELOAD
+  local asan=detect_leaks=0:handle_segv=0:use_sigaltstack=0:allocator_may_return_null=1
+  # What is freed is kept for a while; tests of memory used are to see the end of that.
+  asan+=:quarantine_size_mb=16
+  export ASAN_OPTIONS=${ASAN_OPTIONS:-$asan}
+  export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}
+  export TSAN_OPTIONS=${TSAN_OPTIONS:-suppressions=$top/tests/sanitizers/tsan.supp:exitcode=66}
 }
 
 run_erl() {

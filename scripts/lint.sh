@@ -3,7 +3,7 @@
 lint_checks=(c_format c_warnings borders python_lint python_format dialyzer)
 
 c_files() {
-  (cd "$top" && find c_src tests/c -name '*.[ch]' | sort)
+  (cd "$top" && find c_src tests/c tests/fuzz -name '*.[ch]' | sort)
 }
 
 lint_c_format() {

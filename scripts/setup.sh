@@ -97,6 +97,19 @@ find_missing_erlang() {
                      syntax_tools tools xmerl inets; do
     compgen -G "$root/lib/$application-*" >/dev/null || missing+=("erlang-${application//_/-}")
   done
+  # What is no part of OTP: an Erlang that was built by hand goes without.
+  [[ $root != /usr/lib/erlang ]] || compgen -G "$root/lib/proper-*" >/dev/null ||
+    missing+=(erlang-proper)
+}
+
+# optional_packages PROGRAM...: of tools that a command wants and can do without; Debian packs each under
+# its name.
+optional_packages() {
+  local missing=() program
+  for program; do
+    command -v "$program" >/dev/null || missing+=("$program")
+  done
+  [ ${#missing[@]} = 0 ] || ! command -v apt-get >/dev/null || install_packages
 }
 
 system_packages() {

@@ -1,8 +1,9 @@
 # The suites of `./run test`: each prints a line, all together the closing one.  Sourced.
 
 . "$top/scripts/lint.sh"
+. "$top/scripts/fuzz.sh"
 
-all_suites=(lint c python pip conformance erl vm examples demo)
+all_suites=(lint c fuzz python pip conformance erl vm examples demo)
 passed=0 failed=0 skipped=0
 
 # run_suites [SUITE...] [ARGUMENT...]: what follows the names of suites goes to the last of them.
@@ -109,6 +110,15 @@ suite_lint() {
 
 suite_c() {
   run_part "c" count_automake 600 make -C "$build" --no-print-directory check "$@"
+}
+
+# Shortly; `./run fuzz` takes its time.
+suite_fuzz() {
+  [ $# != 0 ] || set -- "${fuzz_targets[@]}"
+  local name
+  for name; do
+    run_part "fuzz: $name" count_one 120 fuzz "$name" 6
+  done
 }
 
 # A run for each folder: two may have a file of one name.

@@ -381,8 +381,8 @@ queue_hand_some(queue *q, message *out, size_t max)
 {
   size_t count = 0;
   lock_all(q);
-  move_incoming(q);
   while (count < max) {
+    move_incoming(q);
     if (!message_pop(&q->next, &out[count])) {
       break;
     }
