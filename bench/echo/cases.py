@@ -64,7 +64,13 @@ CASES = {
         "Accept and close, connections at a time",
         "churn",
         [(32, 0)],
-        [("erlang", "uvloop", "rate", 1.2), SAME_IN_VM],
+        [("erlang", "uvloop", "rate", 1.2), to_uvloop(0.83), SAME_IN_VM],
+    ),
+    "churn_unix": Case(
+        "The same over a Unix socket",
+        "churn_unix",
+        [(32, 0)],
+        [("erlang", "uvloop", "rate", 1.2), to_uvloop(0.83), SAME_IN_VM],
     ),
     "aiohttp": Case(
         "aiohttp hello-world under wrk, connections",

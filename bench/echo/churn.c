@@ -1,18 +1,21 @@
-/* The load of short connections: churn PORT CONCURRENT.
+/* The load of short connections: churn PORT CONCURRENT, or churn NUMBER CONCURRENT unix for the
+ * abstract Unix socket "bench-NUMBER".
  *
  * Runs for as many seconds as each line of standard input says: so many at the same time connect,
- * wait until the server closes, and connect again.  Prints as load does.  The end of a connection is
- * a reset, which leaves no port in TIME_WAIT: the ports would run out. */
+ * wait until the server closes, and connect again.  Prints as load does.  The end of a TCP
+ * connection is a reset, which leaves no port in TIME_WAIT: the ports would run out. */
 #define _GNU_SOURCE
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,7 +30,12 @@ struct slot {
 static uint64_t histogram[BUCKETS];
 static uint64_t connections;
 static int epoll, open_now;
-static struct sockaddr_in address;
+static union {
+  struct sockaddr any;
+  struct sockaddr_in inet;
+  struct sockaddr_un local;
+} address;
+static socklen_t address_size;
 
 static double
 now(void)
@@ -51,10 +59,10 @@ open_slot(struct slot *slot)
   struct epoll_event event = {.events = EPOLLIN, .data = {.ptr = slot}};
 
   slot->began = now();
-  slot->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+  slot->fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
   if (slot->fd < 0)
     die("socket");
-  if (connect(slot->fd, (struct sockaddr *)&address, sizeof(address)) < 0 && errno != EINPROGRESS)
+  if (connect(slot->fd, &address.any, address_size) < 0 && errno != EINPROGRESS)
     die("connect");
   if (epoll_ctl(epoll, EPOLL_CTL_ADD, slot->fd, &event) < 0)
     die("epoll_ctl");
@@ -70,7 +78,8 @@ end_slot(struct slot *slot)
 
   if (recv(slot->fd, &byte, 1, 0) != 0)
     die("the server did not close: recv");
-  setsockopt(slot->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+  if (address.any.sa_family == AF_INET)
+    setsockopt(slot->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
   close(slot->fd);
   histogram[us < BUCKETS ? us : BUCKETS - 1]++;
   connections++;
@@ -114,6 +123,21 @@ run(struct slot *slots, int count, double seconds)
   fflush(stdout);
 }
 
+static void
+set_address(int number, int is_unix)
+{
+  if (is_unix) {
+    address.local.sun_family = AF_UNIX;
+    address_size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 +
+                               (size_t)snprintf(address.local.sun_path + 1, 100, "bench-%d", number));
+    return;
+  }
+  address.inet.sin_family = AF_INET;
+  address.inet.sin_port = htons((uint16_t)number);
+  address.inet.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address_size = sizeof(address.inet);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -121,16 +145,14 @@ main(int argc, char **argv)
   char line[64];
   int count;
 
-  if (argc != 3)
+  if (argc != 3 && argc != 4)
     return 2;
   count = atoi(argv[2]);
   slots = calloc((size_t)count, sizeof(*slots));
   epoll = epoll_create1(0);
   if (slots == NULL || epoll < 0)
     return 2;
-  address.sin_family = AF_INET;
-  address.sin_port = htons((uint16_t)atoi(argv[1]));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  set_address(atoi(argv[1]), argc == 4);
   printf("ready\n");
   fflush(stdout);
   while (fgets(line, sizeof(line), stdin) != NULL)

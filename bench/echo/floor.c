@@ -1,16 +1,18 @@
-/* The floor: what a server costs over epoll without an interpreter.  floor tcp|udp|churn prints its
- * port and serves until it is killed: echoes streams (registered once, edge-triggered, a receive and
+/* The floor: what a server costs over epoll without an interpreter.  floor tcp|udp|churn|churn_unix prints
+ * its port, or the number in the name of its Unix socket, and serves until it is killed: echoes streams (registered once, edge-triggered, a receive and
  * a send per message, as the loop does), echoes datagrams, or accepts and closes. */
 #define _GNU_SOURCE
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 static char scratch[256 * 1024];
@@ -34,6 +36,22 @@ open_socket(int type)
       getsockname(fd, (struct sockaddr *)&address, &length) < 0)
     die("listen");
   printf("%d\n", ntohs(address.sin_port));
+  fflush(stdout);
+  return fd;
+}
+
+/* An abstract one, "bench-PID". */
+static int
+open_unix_socket(void)
+{
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  int length = snprintf(address.sun_path + 1, 100, "bench-%d", (int)getpid());
+  socklen_t size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length);
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+  if (fd < 0 || bind(fd, (struct sockaddr *)&address, size) < 0 || listen(fd, 1024) < 0)
+    die("listen");
+  printf("%d\n", (int)getpid());
   fflush(stdout);
   return fd;
 }
@@ -109,8 +127,9 @@ int
 main(int argc, char **argv)
 {
   const char *kind = argc == 2 ? argv[1] : "tcp";
-  int is_udp = strcmp(kind, "udp") == 0, is_churn = strcmp(kind, "churn") == 0;
-  int listener = open_socket(is_udp ? SOCK_DGRAM : SOCK_STREAM);
+  int is_udp = strcmp(kind, "udp") == 0, is_unix = strcmp(kind, "churn_unix") == 0;
+  int is_churn = is_unix || strcmp(kind, "churn") == 0;
+  int listener = is_unix ? open_unix_socket() : open_socket(is_udp ? SOCK_DGRAM : SOCK_STREAM);
   int epoll = epoll_create1(0);
   struct epoll_event listening = {.events = EPOLLIN, .data = {.fd = listener}};
   struct epoll_event events[256];

@@ -23,7 +23,7 @@ COLUMNS = {
     "vm": "ours in the VM",
 }
 FLOORS = {"protocol": "tcp", "buffered": "tcp", "two": "tcp", "udp": "udp", "churn": "churn"}
-FLOORS.update(read="tcp", readline="tcp")
+FLOORS.update(read="tcp", readline="tcp", churn_unix="churn_unix")
 
 
 def raise_descriptor_limit():
@@ -76,8 +76,9 @@ class Tools:
         return [sys.executable, str(HERE / "servers.py"), column, kind, *certificate]
 
     def load_command(self, kind, port, connections, size):
-        if kind == "churn":
-            return [self.churn, str(port), str(connections)]
+        if kind in ("churn", "churn_unix"):
+            family = ["unix"] if kind == "churn_unix" else []
+            return [self.churn, str(port), str(connections), *family]
         wire = kind if kind in ("udp", "tls") else "tcp"
         trusted = [self.authority] if kind == "tls" else []
         return [self.load, wire, str(port), str(connections), str(size), *trusted]

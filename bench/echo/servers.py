@@ -4,6 +4,7 @@ Prints the port and serves until it is killed.  In the Erlang VM, `serve` is cal
 """
 
 import asyncio
+import os
 import ssl
 import sys
 
@@ -128,6 +129,10 @@ async def open_server(kind, certificate):
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_cert_chain(certificate)
         server = await loop.create_server(Echo, "127.0.0.1", 0, backlog=1024, ssl=context)
+    elif kind == "churn_unix":
+        name = f"\0bench-{os.getpid()}"
+        loop.bench_server = await loop.create_unix_server(Close, name, backlog=1024)
+        return os.getpid()
     else:
         server = await loop.create_server(PROTOCOLS[kind], "127.0.0.1", 0, backlog=1024)
     loop.bench_server = server
