@@ -395,8 +395,11 @@ def test_with_closes_at_the_end(run):
         assert not channel.closed
     assert channel.closed and driver.byte_info(ref)["closed"]
 
+    # The reference stays: a channel whose last handle goes away closes by itself.
+    other_ref = driver.new_byte_channel()
+
     async def main():
-        async with ByteChannel(driver.new_byte_channel()) as other:
+        async with ByteChannel(other_ref) as other:
             assert not other.closed
         assert other.closed
 
