@@ -246,7 +246,7 @@ datagram_read(stream *base)
     int n;
 
     if (self->held_count == 0 && receive(self) < 0)
-      return datagram_error(self, "Fatal read error on datagram transport");
+      return datagram_error(self, base->kind->read_error);
     n = deliver_all(self);
     if (n < 0)
       return -1;

@@ -4,6 +4,9 @@
 
 static const transport_kind datagram_kind = {
     .name = "DatagramTransport",
+    .error = "Fatal error on transport",
+    .read_error = "Fatal read error on datagram transport",
+    .write_error = "Fatal write error on datagram transport",
     .watches = POLLER_READ,
     .read = datagram_read,
     .write_ready = datagram_write_ready,
@@ -40,27 +43,11 @@ datagram_init(datagram *self, PyObject *args, PyObject *kwargs)
   return transport_schedule_start(&self->base, waiter);
 }
 
-static PyObject *
-datagram_get_write_buffer_size(datagram *self, PyObject *Py_UNUSED(ignored))
-{
-  return PyLong_FromSize_t(self->base.out.bytes);
-}
-
-static PyObject *
-datagram_maybe_pause(datagram *self, PyObject *Py_UNUSED(ignored))
-{
-  if (transport_maybe_pause(&self->base) < 0)
-    return NULL;
-  Py_RETURN_NONE;
-}
-
 static PyMethodDef datagram_methods[] = {
     TRANSPORT_METHODS,
+    TRANSPORT_BUFFER_METHODS,
     METHOD("sendto", datagram_sendto, METH_FASTCALL | METH_KEYWORDS,
            "Send one datagram, to addr or the peer; never blocks."),
-    METHOD("get_write_buffer_size", datagram_get_write_buffer_size, METH_NOARGS,
-           "How many bytes the kernel has not taken yet."),
-    METHOD("_maybe_pause_protocol", datagram_maybe_pause, METH_NOARGS, ""),
     METHOD("_retry", datagram_retry, METH_NOARGS, ""),
     {NULL, NULL, 0, NULL},
 };
@@ -117,22 +104,7 @@ static PyType_Spec datagram_spec = {
 int
 datagram_type_init(PyObject *module, transport_state *state)
 {
-  PyObject *asyncio = PyImport_ImportModule("asyncio.transports");
-  PyObject *flow = asyncio ? PyObject_GetAttrString(asyncio, "_FlowControlMixin") : NULL;
-  PyObject *kind = asyncio ? PyObject_GetAttrString(asyncio, "DatagramTransport") : NULL;
-  PyObject *bases = flow && kind ? PyTuple_Pack(2, flow, kind) : NULL;
+  static const char *const bases[] = {"_FlowControlMixin", "DatagramTransport", NULL};
 
-  if (bases != NULL)
-    state->datagram_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &datagram_spec, bases);
-  Py_XDECREF(bases);
-  Py_XDECREF(kind);
-  Py_XDECREF(flow);
-  Py_XDECREF(asyncio);
-  if (state->datagram_type == NULL)
-    return -1;
-  state->str_datagram_received = PyUnicode_InternFromString("datagram_received");
-  state->str_error_received = PyUnicode_InternFromString("error_received");
-  if (state->str_datagram_received == NULL || state->str_error_received == NULL)
-    return -1;
-  return PyModule_AddType(module, state->datagram_type);
+  return transport_type_new(module, &datagram_spec, bases, &state->datagram_type);
 }

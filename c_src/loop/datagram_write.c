@@ -4,7 +4,6 @@
 #include <errno.h>
 
 #define NAMES(self) (&(self)->base.loop->state->transports)
-#define WARN_LOST_WRITES 5 /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
 #define RETRY_SECONDS 0.001
 
 /* From 3.13 on asyncio counts a header for each datagram that waits. */
@@ -13,8 +12,6 @@
 #else
 #define HEADER_SIZE 0
 #endif
-
-#define WRITE_ERROR "Fatal write error on datagram transport"
 
 int
 datagram_error(datagram *self, const char *message)
@@ -129,14 +126,13 @@ retry_soon(datagram *self)
 static int
 watch_writing(datagram *self, bool wanted)
 {
-  uint32_t directions = POLLER_READ | (wanted ? POLLER_WRITE : 0);
-
-  if (self->watches_write == wanted || self->base.loop == NULL)
+  if (self->base.loop == NULL)
     return 0;
-  if (readers_set_transport(self->base.loop, self->base.fd, (PyObject *)self, directions) < 0)
+  if (self->watches_write != wanted &&
+      transport_watch(&self->base, POLLER_READ | (wanted ? POLLER_WRITE : 0)) < 0)
     return -1;
-  self->base.registered = true;
   self->watches_write = wanted;
+  transport_hold(&self->base);
   return 0;
 }
 
@@ -192,7 +188,7 @@ datagram_write_ready(stream *base)
   if (rc < 0) {
     /* What is left goes on next time round. */
     base->drain_ends = base->out.count == 0;
-    return datagram_error(self, WRITE_ERROR);
+    return datagram_error(self, self->base.kind->write_error);
   }
   if (rc == 0 && blocked(self) < 0)
     return -1;
@@ -238,14 +234,8 @@ choose_address(datagram *self, PyObject *address)
 static int
 drop_send(datagram *self)
 {
-  loop_state *state = PyType_GetModuleState(Py_TYPE(self));
-  PyObject *result;
-
-  if (self->base.conn_lost++ < WARN_LOST_WRITES)
-    return 0;
-  result = PyObject_CallMethod(state->logger, "warning", "s", "socket.send() raised exception.");
-  Py_XDECREF(result);
-  return result == NULL ? -1 : 0;
+  return transport_drop_write(&self->base, &self->base.conn_lost,
+                              "socket.send() raised exception.");
 }
 
 static int
@@ -258,7 +248,7 @@ send_or_keep(datagram *self, PyObject *data, const Py_buffer *view, PyObject *ad
   if (self->base.out.count == 0) {
     rc = attempt(self, data, view, address);
     if (rc < 0)
-      return datagram_error(self, WRITE_ERROR);
+      return datagram_error(self, self->base.kind->write_error);
     if (rc > 0)
       return 0;
     /* Whoever has aborted waits for nothing any more. */
@@ -331,7 +321,7 @@ datagram_sendto(datagram *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
   if (address == NULL)
     return NULL;
   if (PyObject_GetBuffer(found[0], &view, PyBUF_SIMPLE) < 0) {
-    if (transport_fatal(&self->base, WRITE_ERROR) < 0)
+    if (transport_refuse(&self->base, found[0]) < 0)
       return NULL;
     Py_RETURN_NONE;
   }

@@ -30,6 +30,10 @@ LOOP_SOURCES = \
 	c_src/loop/names.h \
 	c_src/loop/pending.c \
 	c_src/loop/pending.h \
+	c_src/loop/pipe.h \
+	c_src/loop/pipe_read_transport.c \
+	c_src/loop/pipe_transport.c \
+	c_src/loop/pipe_write_transport.c \
 	c_src/loop/poller.h \
 	c_src/loop/poller_epoll.c \
 	c_src/loop/readers.c \
@@ -64,8 +68,11 @@ LOOP_SOURCES = \
 	c_src/loop/transport_base.c \
 	c_src/loop/transport_events.c \
 	c_src/loop/transport_methods.c \
+	c_src/loop/transport_receive.c \
 	c_src/loop/transport_state.h \
 	c_src/loop/transport_type.h \
+	c_src/loop/transport_types.c \
+	c_src/loop/transport_write.c \
 	c_src/loop/waker.h \
 	c_src/loop/waker_eventfd.c \
 	c_src/loop/write_buffer.c

@@ -205,6 +205,7 @@ struct fd_watch {
       *transport; /* a native transport or listener, or NULL; then installed is edge-triggered */
   PyObject *claimant; /* borrowed: the open native transport over it, watched or not, or NULL */
   uint32_t installed; /* the poller flags that the kernel was told */
+  bool held;          /* transport is an owned reference; it unsets itself before its end */
 };
 
 struct fd_table {
@@ -232,6 +233,12 @@ PyObject *readers_server(native_loop *loop, int fd, uint32_t direction);
 /* Loop's thread.  Watches fd for a native transport, edge-triggered; done again when
  * the directions change. */
 int readers_set_transport(native_loop *loop, int fd, PyObject *transport, uint32_t directions);
+
+/* Holds or lets go of the reference to the transport that fd is watched for. */
+void readers_hold_transport(native_loop *loop, int fd, PyObject *transport, bool hold);
+
+/* True when the kernel was told to watch fd for anything. */
+bool readers_is_watched(const native_loop *loop, int fd);
 
 /* Forgets fd if transport is what it is watched for; never raises. */
 void readers_unset_transport(native_loop *loop, int fd, PyObject *transport);
@@ -412,11 +419,13 @@ int debug_run(native_loop *loop, PyObject *object);
 
 /* --- transport_events.c ------------------------------------------------------------------------ */
 
+/* Of every native transport, and of nothing else. */
+void transport_dealloc(PyObject *transport);
+
 static inline bool
-transport_check(loop_state *state, PyObject *object)
+transport_check(PyObject *object)
 {
-  return Py_IS_TYPE(object, state->transports.stream_type) ||
-         Py_IS_TYPE(object, state->transports.datagram_type);
+  return Py_TYPE(object)->tp_dealloc == transport_dealloc;
 }
 
 /* True when the transport has fd open. */
@@ -431,11 +440,14 @@ int transport_run(PyObject *transport);
 /* The poller flags that it waits for now. */
 uint32_t transport_waits_for(PyObject *transport);
 
-/* --- stream_transport.c and datagram_transport.c ----------------------------------------------- */
+/* --- the types of transports ------------------------------------------------------------------- */
 
 /* Makes the transports' types and what they need. */
 int transport_state_init(PyObject *module, transport_state *state);
+int stream_type_init(PyObject *module, transport_state *state);
 int datagram_type_init(PyObject *module, transport_state *state);
+int read_pipe_type_init(PyObject *module, transport_state *state);
+int write_pipe_type_init(PyObject *module, transport_state *state);
 
 /* --- listener.c -------------------------------------------------------------------------------- */
 

@@ -250,7 +250,7 @@ run_object(native_loop *self, PyObject *object)
     sock_op_ready(object);
     return 0;
   }
-  if (transport_check(self->state, object))
+  if (transport_check(object))
     return transport_run(object);
   if (listener_check(self->state, object))
     return listener_run(object);

@@ -197,10 +197,34 @@ readers_set_transport(native_loop *loop, int fd, PyObject *transport, uint32_t d
 
   if (table_reserve(&loop->fds, fd) < 0 || install(loop, fd, directions | POLLER_EDGE) < 0)
     return -1;
-  old = loop->fds.watches[fd].transport;
+  old = loop->fds.watches[fd].held ? loop->fds.watches[fd].transport : NULL;
   loop->fds.watches[fd].transport = Py_NewRef(transport);
+  loop->fds.watches[fd].held = true;
   Py_XDECREF(old);
   return 0;
+}
+
+void
+readers_hold_transport(native_loop *loop, int fd, PyObject *transport, bool hold)
+{
+  struct fd_watch *watch;
+
+  if (fd >= loop->fds.capacity)
+    return;
+  watch = &loop->fds.watches[fd];
+  if (watch->transport != transport || watch->held == hold)
+    return;
+  watch->held = hold;
+  if (hold)
+    Py_INCREF(transport);
+  else
+    Py_DECREF(transport);
+}
+
+bool
+readers_is_watched(const native_loop *loop, int fd)
+{
+  return fd < loop->fds.capacity && loop->fds.watches[fd].installed != 0;
 }
 
 void
@@ -216,7 +240,8 @@ readers_unset_transport(native_loop *loop, int fd, PyObject *transport)
   loop->fds.watched--;
   drop_server(loop, watch.reader);
   drop_server(loop, watch.writer);
-  Py_DECREF(watch.transport);
+  if (watch.held)
+    Py_DECREF(watch.transport);
 }
 
 char *
@@ -241,7 +266,8 @@ readers_clear(native_loop *loop)
   for (int fd = 0; fd < table.capacity; fd++) {
     drop_server(loop, table.watches[fd].reader);
     drop_server(loop, table.watches[fd].writer);
-    Py_XDECREF(table.watches[fd].transport);
+    if (table.watches[fd].held)
+      Py_DECREF(table.watches[fd].transport);
   }
   PyMem_Free(table.watches);
 }
@@ -252,7 +278,8 @@ readers_traverse(native_loop *loop, visitproc visit, void *arg)
   for (int fd = 0; fd < loop->fds.capacity; fd++) {
     Py_VISIT(loop->fds.watches[fd].reader);
     Py_VISIT(loop->fds.watches[fd].writer);
-    Py_VISIT(loop->fds.watches[fd].transport);
+    if (loop->fds.watches[fd].held)
+      Py_VISIT(loop->fds.watches[fd].transport);
   }
   return 0;
 }
@@ -361,6 +388,20 @@ serve_transport(native_loop *loop, const struct poller_event *event, PyObject *c
   return 0;
 }
 
+/* A reader or writer that shares a descriptor with a transport is told for as long as it is ready, as
+ * any other: the kernel reports an edge anew when it is told again. */
+static void
+report_again(native_loop *loop, int fd, uint32_t events)
+{
+  struct fd_watch *watch = &loop->fds.watches[fd];
+
+  if (watch->transport == NULL || !(((events & POLLER_READ) && watch->reader != NULL) ||
+                                    ((events & POLLER_WRITE) && watch->writer != NULL)))
+    return;
+  /* It fails for a descriptor that was closed, which reports nothing more anyway. */
+  (void)poller_watch(loop->poller, fd, watch->installed, 1);
+}
+
 static int
 serve_event(native_loop *loop, const struct poller_event *event, PyObject *collect)
 {
@@ -381,6 +422,7 @@ serve_event(native_loop *loop, const struct poller_event *event, PyObject *colle
     return -1;
   if ((wanted & POLLER_WRITE) && serve(loop, event->fd, POLLER_WRITE, collect) < 0)
     return -1;
+  report_again(loop, event->fd, wanted);
   return 0;
 }
 
@@ -492,7 +534,7 @@ loop_claim(native_loop *self, PyObject *const *args, Py_ssize_t nargs)
       self->fds.watches[fd].claimant = NULL;
     Py_RETURN_TRUE;
   }
-  if (!transport_check(self->state, args[1]) || !transport_is_open(args[1], fd))
+  if (!transport_check(args[1]) || !transport_is_open(args[1], fd))
     Py_RETURN_FALSE;
   if (readers_claim(self, fd, args[1]) < 0)
     return NULL;

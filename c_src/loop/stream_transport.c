@@ -71,11 +71,32 @@ static PyMethodDef stream_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static ssize_t
+stream_receive(int fd, void *room, size_t size)
+{
+  return recv(fd, room, size, 0);
+}
+
+static ssize_t
+stream_send(int fd, struct iovec *iov, size_t count)
+{
+  struct msghdr message = {.msg_iov = iov, .msg_iovlen = count};
+
+  if (count == 1)
+    return send(fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL);
+  return sendmsg(fd, &message, MSG_NOSIGNAL);
+}
+
 const transport_kind stream_kind = {
     .name = "StreamTransport",
+    .error = "Fatal error on transport",
+    .read_error = "Fatal read error on socket transport",
+    .write_error = "Fatal write error on socket transport",
     .watches = POLLER_READ | POLLER_WRITE,
     .read = stream_read,
     .write_ready = stream_write_ready,
+    .receive = stream_receive,
+    .send = stream_send,
 };
 
 static int
@@ -121,80 +142,28 @@ static PyType_Spec stream_spec = {
     .slots = stream_slots,
 };
 
-/* --- module state ------------------------------------------------------------------------------ */
-
-static int
-import_into(PyObject **place, const char *module_name, const char *name)
+int
+stream_type_init(PyObject *module, transport_state *state)
 {
-  PyObject *module = PyImport_ImportModule(module_name);
-
-  *place = module == NULL ? NULL : PyObject_GetAttrString(module, name);
-  Py_XDECREF(module);
-  return *place == NULL ? -1 : 0;
-}
-
-/* Our layout leaves room for the slots of the base, which must have neither dict nor weak list. */
-static int
-check_base(PyTypeObject *base)
-{
-  if (base->tp_basicsize <= (Py_ssize_t)offsetof(stream, dict) && base->tp_itemsize == 0 &&
-      base->tp_dictoffset == 0 && base->tp_weaklistoffset == 0)
-    return 0;
-  PyErr_SetString(PyExc_ImportError, "asyncio's transports have a layout that is not known");
-  return -1;
-}
-
-static int
-make_type(PyObject *module, transport_state *state)
-{
-  PyObject *base, *mode = NULL, *enumeration = NULL;
+  static const char *const bases[] = {"_FlowControlMixin", NULL};
+  PyObject *constants, *enumeration = NULL, *mode = NULL, *type;
   int rc = -1;
 
-  if (import_into(&base, "asyncio.transports", "_FlowControlMixin") < 0)
+  if (transport_type_new(module, &stream_spec, bases, &state->stream_type) < 0)
     return -1;
-  if (check_base((PyTypeObject *)base) == 0)
-    state->stream_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &stream_spec, base);
-  Py_DECREF(base);
-  if (state->stream_type == NULL ||
-      import_into(&enumeration, "asyncio.constants", "_SendfileMode") < 0)
-    return -1;
-  mode = PyObject_GetAttrString(enumeration, "TRY_NATIVE");
-  Py_DECREF(enumeration);
-  if (mode != NULL &&
-      PyObject_SetAttrString((PyObject *)state->stream_type, "_sendfile_compatible", mode) == 0 &&
-      PyObject_SetAttrString((PyObject *)state->stream_type, "_start_tls_compatible", Py_True) == 0)
-    rc = PyModule_AddType(module, state->stream_type);
+  if (state->stream_type == NULL)
+    return 0;
+  type = (PyObject *)state->stream_type;
+  constants = PyImport_ImportModule("asyncio.constants");
+  if (constants != NULL)
+    enumeration = PyObject_GetAttrString(constants, "_SendfileMode");
+  if (enumeration != NULL)
+    mode = PyObject_GetAttrString(enumeration, "TRY_NATIVE");
+  if (mode != NULL && PyObject_SetAttrString(type, "_sendfile_compatible", mode) == 0 &&
+      PyObject_SetAttrString(type, "_start_tls_compatible", Py_True) == 0)
+    rc = 0;
   Py_XDECREF(mode);
+  Py_XDECREF(enumeration);
+  Py_XDECREF(constants);
   return rc;
-}
-
-int
-transport_state_init(PyObject *module, transport_state *state)
-{
-  if (import_into(&state->transport_socket, "asyncio.trsock", "TransportSocket") < 0 ||
-      import_into(&state->buffered_protocol, "asyncio.protocols", "BufferedProtocol") < 0 ||
-      import_into(&state->set_result, "asyncio.futures", "_set_result_unless_cancelled") < 0 ||
-      import_into(&state->set_nodelay, "asyncio.base_events", "_set_nodelay") < 0)
-    return -1;
-  state->str_data_received = PyUnicode_InternFromString("data_received");
-  state->str_get_buffer = PyUnicode_InternFromString("get_buffer");
-  state->str_buffer_updated = PyUnicode_InternFromString("buffer_updated");
-  state->str_eof_received = PyUnicode_InternFromString("eof_received");
-  state->str_accept_failed = PyUnicode_InternFromString("_accept_failed");
-  state->str_clients = PyUnicode_InternFromString("_clients");
-  state->str_connection_lost = PyUnicode_InternFromString("connection_lost");
-  state->str_connection_made = PyUnicode_InternFromString("connection_made");
-  state->str_peername = PyUnicode_InternFromString("peername");
-  state->str_socket = PyUnicode_InternFromString("socket");
-  state->str_sockname = PyUnicode_InternFromString("sockname");
-  state->minus_one = PyLong_FromLong(-1);
-  if (!state->str_data_received || !state->str_get_buffer || !state->str_buffer_updated ||
-      !state->str_eof_received || !state->minus_one || !state->str_accept_failed ||
-      !state->str_clients || !state->str_connection_lost || !state->str_connection_made ||
-      !state->str_peername || !state->str_socket || !state->str_sockname)
-    return -1;
-  if (make_type(module, state) < 0 || clients_type_init(module, state) < 0 ||
-      listener_type_init(module, state) < 0)
-    return -1;
-  return datagram_type_init(module, state);
 }

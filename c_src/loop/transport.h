@@ -9,8 +9,10 @@
 #include "loop_internal.h"
 
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 #define TRANSPORT_MAX_READ (256 * 1024)
+#define WARN_LOST_WRITES 5 /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
 
 /* Room for the slots of the asyncio class that is the base; checked when the type is made. */
 #define TRANSPORT_INHERITED_SLOTS 8
@@ -44,9 +46,18 @@ struct stream;
 /* What one kind of transport does differently. */
 typedef struct transport_kind {
   const char *name;
-  uint32_t watches; /* the directions that its descriptor is first watched for */
+  const char *error; /* what the loop's exception handler is told */
+  const char *read_error;
+  const char *write_error;
+  uint32_t watches;     /* the directions that its descriptor is first watched for */
+  bool shares;          /* others may watch its descriptor, too, as asyncio's pipes let them */
+  bool tells_os_errors; /* the exception handler is told of those, too, but for EIO */
+  bool reads_while_closing;
+  bool takes_parts; /* a descriptor that takes a part of a write may take more */
   int (*read)(struct stream *self);
   int (*write_ready)(struct stream *self);
+  ssize_t (*receive)(int fd, void *room, size_t size); /* as recv(); of byte streams, as the next */
+  ssize_t (*send)(int fd, struct iovec *iov, size_t count); /* as writev() */
 } transport_kind;
 
 /* What a transport is made of; extra and server may be None. */
@@ -85,13 +96,15 @@ typedef struct stream {
   Py_ssize_t low_water;
   size_t read_hint; /* how much the next read may bring, after the ones before */
   int fd;
-  int conn_lost; /* nonzero once connection_lost is due; counts the writes after that */
-  bool open;     /* fd is its descriptor */
-  bool starting; /* in the ready ring, for connection_made */
-  bool lost_due; /* in the ready ring, for connection_lost */
+  int watched_fd; /* a duplicate of fd where that is watched by others; while registered */
+  int conn_lost;  /* nonzero once connection_lost is due; counts the writes after that */
+  bool open;      /* fd is its descriptor */
+  bool starting;  /* in the ready ring, for connection_made */
+  bool lost_due;  /* in the ready ring, for connection_lost */
   bool nodelay_due;
   bool started; /* connection_made was called */
   bool registered;
+  bool held;        /* the descriptor table holds a reference */
   bool queued;      /* in the ready ring */
   bool in_callback; /* its protocol is being given data: corked writes leave when that returns */
   bool corked;      /* nobody has tried yet to send what is in out */
@@ -110,6 +123,8 @@ typedef struct stream {
 
 /* --- transport_base.c: life cycle and flow control -------------------------------------------- */
 
+/* RuntimeError before __init__. */
+int transport_check_initialized(stream *self);
 /* Fills a new transport over fd; transport_open() also what needs a socket object. */
 int transport_begin(stream *self, const transport_kind *kind, native_loop *loop, int fd,
                     PyObject *protocol);
@@ -120,9 +135,11 @@ int transport_schedule_start(stream *self, PyObject *waiter);
 int transport_start(stream *self);
 int transport_register(stream *self);
 void transport_unregister(stream *self);
-/* A transport that nothing can happen to any more is held by whoever uses it, not by the loop: one that
- * is forgotten is then closed, as asyncio's is. */
-void transport_unwatch_at_eof(stream *self);
+/* Registers it, or changes the directions. */
+int transport_watch(stream *self, uint32_t directions);
+/* After what it waits for has changed.  A transport that waits for nothing is held by whoever uses it,
+ * not by the loop: one that is forgotten is then closed, as asyncio's is. */
+void transport_hold(stream *self);
 int transport_close(stream *self);
 int transport_force_close(stream *self, PyObject *exception);
 /* Takes the exception that is set; -1 when it is one that ends the loop. */
@@ -137,8 +154,11 @@ int transport_maybe_resume(stream *self);
 void transport_finalize(PyObject *self);
 /* True when the exception that is set must go up to whoever runs the loop. */
 bool transport_must_raise(void);
-/* A debug line of asyncio's logger, in debug mode. */
+/* A line of asyncio's logger, in debug mode; transport_debug() on the level debug. */
+int transport_log(stream *self, const char *level, const char *format);
 int transport_debug(stream *self, const char *format);
+/* loop.call_soon(callback, argument), taking over the reference to callback; argument may be NULL. */
+int transport_call_soon(native_loop *loop, PyObject *callback, PyObject *argument);
 PyObject *transport_repr(stream *self);
 
 /* --- stream_accept.c --------------------------------------------------------------------------- */
@@ -181,6 +201,34 @@ void buffer_consume(struct write_buffer *out, size_t n);
 int buffer_append_sized(struct write_buffer *out, PyObject *chunk, size_t size);
 void buffer_pop_sized(struct write_buffer *out, size_t size);
 void buffer_drop(struct write_buffer *out);
+
+/* --- transport_receive.c ------------------------------------------------------------------------ */
+
+/* One bounded receive: 1 and a new bytes object of what came, empty at the end of file; 0 when there
+ * is nothing now, -1 with an OSError set. */
+int transport_receive(stream *self, PyObject **data);
+/* The same into the loop's scratch buffer. */
+int transport_receive_scratch(stream *self, char **scratch, size_t *size);
+/* After recv(): what its result says about there being more.  -1 with an OSError set, 0 when there
+ * was nothing to read. */
+int transport_note_read(stream *self, ssize_t n, size_t room);
+
+/* --- transport_write.c -------------------------------------------------------------------------- */
+
+/* Sends until the buffer is empty or the kernel takes no more; -1 with an OSError set. */
+int transport_send_buffer(stream *self);
+/* After a failed send of what was buffered: the error goes to the protocol, and to sendfile. */
+int transport_write_failed(stream *self);
+/* With an empty buffer: sends what the kernel takes of view and keeps the rest. */
+int transport_send_view(stream *self, PyObject *data, const Py_buffer *view);
+/* Keeps data from sent on; bytes as they are, anything that may change as a copy. */
+int transport_keep_rest(stream *self, PyObject *data, const Py_buffer *view, size_t sent);
+/* The buffer is not empty any more: wait for the kernel. */
+int transport_await_writable(stream *self);
+/* Counts a write to a connection that is lost, and warns from the fifth on. */
+int transport_drop_write(stream *self, int *lost, const char *warning);
+/* After data gave no buffer, with that exception: as asyncio does where the kernel's call fails. */
+int transport_refuse(stream *self, PyObject *data);
 
 /* --- stream_write.c ---------------------------------------------------------------------------- */
 

@@ -4,9 +4,10 @@
 #include "listener.h"
 #include "tls.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <unistd.h>
 
-/* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES is in stream_write.c. */
 #define DEFAULT_HIGH_WATER (64 * 1024)
 
 #define NAMES(self) (&(self)->loop->state->transports)
@@ -41,11 +42,17 @@ discard(PyObject *result)
 }
 
 int
-transport_debug(stream *self, const char *format)
+transport_log(stream *self, const char *level, const char *format)
 {
   if (self->loop == NULL || !self->loop->debug)
     return 0;
-  return discard(PyObject_CallMethod(self->loop->state->logger, "debug", "sO", format, self));
+  return discard(PyObject_CallMethod(self->loop->state->logger, level, "sO", format, self));
+}
+
+int
+transport_debug(stream *self, const char *format)
+{
+  return transport_log(self, "debug", format);
 }
 
 /* --- the beginning ----------------------------------------------------------------------------- */
@@ -126,9 +133,8 @@ transport_attach(stream *self, PyObject *server)
   return rc;
 }
 
-/* loop.call_soon(callback, argument), taking over the reference to callback. */
-static int
-call_soon(native_loop *loop, PyObject *callback, PyObject *argument)
+int
+transport_call_soon(native_loop *loop, PyObject *callback, PyObject *argument)
 {
   PyObject *result = NULL;
 
@@ -145,15 +151,24 @@ transport_schedule_start(stream *self, PyObject *waiter)
   native_loop *loop = self->loop;
   PyObject *result;
 
-  if (call_soon(loop, PyObject_GetAttrString(self->protocol, "connection_made"), (PyObject *)self) <
-          0 ||
-      call_soon(loop, PyObject_GetAttrString((PyObject *)self, "_start"), NULL) < 0)
+  if (transport_call_soon(loop, PyObject_GetAttrString(self->protocol, "connection_made"),
+                          (PyObject *)self) < 0 ||
+      transport_call_soon(loop, PyObject_GetAttrString((PyObject *)self, "_start"), NULL) < 0)
     return -1;
   if (waiter == Py_None)
     return 0;
   result = PyObject_CallMethod((PyObject *)loop, "call_soon", "OOO", NAMES(self)->set_result,
                                waiter, Py_None);
   return discard(result);
+}
+
+int
+transport_check_initialized(stream *self)
+{
+  if (self->kind != NULL)
+    return 0;
+  PyErr_SetString(PyExc_RuntimeError, "the transport was not initialized");
+  return -1;
 }
 
 int
@@ -169,7 +184,7 @@ transport_begin(stream *self, const transport_kind *kind, native_loop *loop, int
   self->read_context = PyContext_CopyCurrent();
   if (self->read_context == NULL || transport_set_protocol(self, protocol) < 0)
     return -1;
-  return readers_claim(loop, fd, (PyObject *)self);
+  return kind->shares ? 0 : readers_claim(loop, fd, (PyObject *)self);
 }
 
 int
@@ -209,30 +224,69 @@ transport_set_protocol(stream *self, PyObject *protocol)
   return 0;
 }
 
+/* What to watch: a duplicate where somebody else watches the descriptor already. */
+static int
+choose_watched(stream *self)
+{
+  self->watched_fd = self->fd;
+  if (!self->kind->shares || !readers_is_watched(self->loop, self->fd))
+    return 0;
+  self->watched_fd = fcntl(self->fd, F_DUPFD_CLOEXEC, 0);
+  if (self->watched_fd >= 0)
+    return 0;
+  PyErr_SetFromErrno(PyExc_OSError);
+  return -1;
+}
+
+static void
+close_watched(stream *self)
+{
+  if (self->watched_fd != self->fd)
+    (void)close(self->watched_fd);
+}
+
+int
+transport_watch(stream *self, uint32_t directions)
+{
+  if (!self->registered && choose_watched(self) < 0)
+    return -1;
+  if (readers_set_transport(self->loop, self->watched_fd, (PyObject *)self, directions) < 0) {
+    if (!self->registered)
+      close_watched(self);
+    return -1;
+  }
+  self->registered = self->held = true;
+  return 0;
+}
+
 int
 transport_register(stream *self)
 {
   if (self->registered || self->loop == NULL)
     return 0;
-  if (readers_set_transport(self->loop, self->fd, (PyObject *)self, self->kind->watches) < 0)
-    return -1;
-  self->registered = true;
-  return 0;
+  return transport_watch(self, self->kind->watches);
 }
 
 void
 transport_unregister(stream *self)
 {
-  if (self->registered && self->loop != NULL)
-    readers_unset_transport(self->loop, self->fd, (PyObject *)self);
-  self->registered = false;
+  if (!self->registered)
+    return;
+  if (self->loop != NULL)
+    readers_unset_transport(self->loop, self->watched_fd, (PyObject *)self);
+  close_watched(self);
+  self->registered = self->held = false;
 }
 
 void
-transport_unwatch_at_eof(stream *self)
+transport_hold(stream *self)
 {
-  if (self->at_eof && self->out.count == 0)
-    transport_unregister(self);
+  bool wanted = (transport_is_reading(self) && !self->at_eof) || self->out.count > 0;
+
+  if (!self->registered || self->held == wanted || self->loop == NULL)
+    return;
+  self->held = wanted;
+  readers_hold_transport(self->loop, self->watched_fd, (PyObject *)self, wanted);
 }
 
 int
@@ -241,7 +295,10 @@ transport_start(stream *self)
   self->started = true;
   if (self->closing)
     return 0;
-  return transport_register(self) < 0 ? -1 : transport_schedule(self);
+  if (transport_register(self) < 0)
+    return -1;
+  transport_hold(self);
+  return transport_schedule(self);
 }
 
 /* --- the end ----------------------------------------------------------------------------------- */
@@ -273,8 +330,8 @@ schedule_connection_lost(stream *self, PyObject *exception)
     return 0;
   if (!self->loop->debug && !self->starting && !self->lost_due)
     return push_connection_lost(self, exception);
-  return call_soon(self->loop, PyObject_GetAttrString((PyObject *)self, "_call_connection_lost"),
-                   exception);
+  return transport_call_soon(
+      self->loop, PyObject_GetAttrString((PyObject *)self, "_call_connection_lost"), exception);
 }
 
 int
@@ -332,16 +389,35 @@ debug_exception(stream *self, PyObject *message, PyObject *exception)
   return discard(result);
 }
 
+/* True for the errors of the other end, which the protocol alone is told of; -1 with an exception. */
+static int
+is_expected(stream *self, PyObject *exception)
+{
+  int is_os_error = PyObject_IsInstance(exception, PyExc_OSError);
+  PyObject *number;
+  int overflow;
+  bool is_eio;
+
+  if (is_os_error <= 0 || !self->kind->tells_os_errors)
+    return is_os_error;
+  number = PyObject_GetAttrString(exception, "errno");
+  if (number == NULL)
+    return -1;
+  is_eio = PyLong_Check(number) && PyLong_AsLongAndOverflow(number, &overflow) == EIO;
+  Py_DECREF(number);
+  return is_eio;
+}
+
 int
 transport_fatal_error(stream *self, PyObject *exception, PyObject *message)
 {
-  int is_os_error = PyObject_IsInstance(exception, PyExc_OSError);
+  int expected = is_expected(self, exception);
   int rc = 0;
 
-  if (is_os_error < 0)
+  if (expected < 0)
     return -1;
   if (self->loop != NULL) {
-    if (!is_os_error)
+    if (!expected)
       rc = report(self, message, exception);
     else if (self->loop->debug)
       rc = debug_exception(self, message, exception);
@@ -532,7 +608,8 @@ transport_repr(stream *self)
 
   if (self->loop == NULL || self->loop->closed)
     return PyUnicode_FromFormat("<%s%s fd=%d>", name, life, self->fd);
-  return PyUnicode_FromFormat("<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", name, life, self->fd,
-                              self->registered && transport_is_reading(self) ? "polling" : "idle",
-                              self->out.count > 0 ? "polling" : "idle", self->out.bytes);
+  return PyUnicode_FromFormat(
+      "<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", name, life, self->fd,
+      self->registered && !self->at_eof && transport_is_reading(self) ? "polling" : "idle",
+      self->out.count > 0 ? "polling" : "idle", self->out.bytes);
 }

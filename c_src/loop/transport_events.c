@@ -4,11 +4,17 @@
  * system call has shown otherwise; pausing and resuming are bits too. */
 #include "transport.h"
 
+/* The answer of a transport that waits for its peer's end matters until its own. */
+static bool
+wants_to_read(const stream *self)
+{
+  return !self->at_eof && !self->paused && (!self->closing || self->kind->reads_while_closing);
+}
+
 bool
 transport_may_read(const stream *self)
 {
-  return self->readable && self->started && !self->at_eof && transport_is_reading(self) &&
-         !self->conn_lost;
+  return self->readable && self->started && wants_to_read(self) && !self->conn_lost;
 }
 
 bool
@@ -62,7 +68,7 @@ transport_waits_for(PyObject *object)
 {
   stream *self = (stream *)object;
 
-  return (transport_is_reading(self) && !self->at_eof ? POLLER_READ : 0) |
+  return (wants_to_read(self) ? POLLER_READ : 0) |
          (self->out.count > 0 && !self->corked ? POLLER_WRITE : 0);
 }
 

@@ -36,6 +36,7 @@ method_pause_reading(stream *self, PyObject *Py_UNUSED(ignored))
   if (!transport_is_reading(self))
     Py_RETURN_NONE;
   self->paused = true;
+  transport_hold(self);
   return none_if(transport_debug(self, "%r pauses reading"));
 }
 
@@ -52,7 +53,8 @@ method_resume_reading(stream *self, PyObject *Py_UNUSED(ignored))
     return NULL;
   self->readable |= self->at_eof;
   self->at_eof = false;
-  if ((self->started && transport_register(self) < 0) || transport_schedule(self) < 0)
+  transport_hold(self);
+  if (transport_schedule(self) < 0)
     return NULL;
   return none_if(transport_debug(self, "%r resumes reading"));
 }
@@ -85,7 +87,9 @@ method_fatal_error(stream *self, PyObject *args, PyObject *kwargs)
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:_fatal_error", keywords, &exception,
                                    &message))
     return NULL;
-  text = message ? Py_NewRef(message) : PyUnicode_FromString("Fatal error on transport");
+  if (transport_check_initialized(self) < 0)
+    return NULL;
+  text = message ? Py_NewRef(message) : PyUnicode_FromString(self->kind->error);
   rc = text == NULL ? -1 : transport_fatal_error(self, exception, text);
   Py_XDECREF(text);
   return none_if(rc);
@@ -127,17 +131,29 @@ method_maybe_resume(stream *self, PyObject *Py_UNUSED(ignored))
   return none_if(transport_maybe_resume(self));
 }
 
+PyObject *
+method_buffer_size(stream *self, PyObject *Py_UNUSED(ignored))
+{
+  return PyLong_FromSize_t(self->out.bytes);
+}
+
+PyObject *
+method_maybe_pause(stream *self, PyObject *Py_UNUSED(ignored))
+{
+  return none_if(transport_maybe_pause(self));
+}
+
 /* --- attributes that asyncio's code uses ------------------------------------------------------- */
 
-static PyObject *
-get_limit(PyObject *self, void *offset)
+PyObject *
+transport_get_limit(PyObject *self, void *offset)
 {
   return PyLong_FromSsize_t(*(Py_ssize_t *)((char *)self + (size_t)offset));
 }
 
 /* Any number, as asyncio takes it; beyond what memory can hold there is no limit. */
-static int
-set_limit(PyObject *self, PyObject *value, void *offset)
+int
+transport_set_limit(PyObject *self, PyObject *value, void *offset)
 {
   double limit = value == NULL ? 0.0 : PyFloat_AsDouble(value);
 
@@ -168,8 +184,10 @@ PyGetSetDef transport_getset[] = {
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {"_sock", (getter)get_sock, NULL, NULL, NULL},
     {"_extra", (getter)get_extra, NULL, NULL, NULL},
-    {"_high_water", get_limit, set_limit, NULL, (void *)offsetof(stream, high_water)},
-    {"_low_water", get_limit, set_limit, NULL, (void *)offsetof(stream, low_water)},
+    {"_high_water", transport_get_limit, transport_set_limit, NULL,
+     (void *)offsetof(stream, high_water)},
+    {"_low_water", transport_get_limit, transport_set_limit, NULL,
+     (void *)offsetof(stream, low_water)},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -5,6 +5,8 @@
 typedef struct transport_state {
   PyTypeObject *stream_type;
   PyTypeObject *datagram_type;
+  PyTypeObject *read_pipe_type;
+  PyTypeObject *write_pipe_type;
   PyTypeObject *listener_type;
   PyTypeObject *clients_type;
   PyObject *transport_socket;  /* asyncio.trsock.TransportSocket */
@@ -30,6 +32,8 @@ typedef struct transport_state {
 #define TRANSPORT_STATE_OBJECTS(apply, state)                                                      \
   apply((state)->stream_type);                                                                     \
   apply((state)->datagram_type);                                                                   \
+  apply((state)->read_pipe_type);                                                                  \
+  apply((state)->write_pipe_type);                                                                 \
   apply((state)->listener_type);                                                                   \
   apply((state)->clients_type);                                                                    \
   apply((state)->transport_socket);                                                                \

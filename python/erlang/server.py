@@ -146,10 +146,11 @@ class NativeServers:
         )
 
     def _makes_plain_transports(self):
-        """False where a subclass has a say in how connections are made."""
+        """False where a subclass has a say in how connections are made, or asyncio has to."""
         mine = type(self)
         return (
-            mine._make_socket_transport is NativeTransports._make_socket_transport
+            _loop.StreamTransport is not None
+            and mine._make_socket_transport is NativeTransports._make_socket_transport
             and mine._accept_connection2 is asyncio.SelectorEventLoop._accept_connection2
         )
 

@@ -2,12 +2,18 @@
 
 import sys
 import weakref
-from asyncio import constants
+from asyncio import constants, selector_events, unix_events
 
 from . import _loop, tls
 
 # Up to 3.11 a second transport over the same descriptor is not refused.
 _CHECKS_DESCRIPTOR = sys.version_info >= (3, 12)
+
+# Where asyncio's classes are not laid out as `_loop` expects, its types are None.
+_StreamTransport = _loop.StreamTransport or selector_events._SelectorSocketTransport
+_DatagramTransport = _loop.DatagramTransport or selector_events._SelectorDatagramTransport
+_ReadPipeTransport = _loop.ReadPipeTransport or unix_events._UnixReadPipeTransport
+_WritePipeTransport = _loop.WritePipeTransport or unix_events._UnixWritePipeTransport
 
 
 class Transports(weakref.WeakValueDictionary):
@@ -46,12 +52,18 @@ class NativeTransports:
     def _make_socket_transport(self, sock, protocol, waiter=None, *, extra=None, server=None):
         if _CHECKS_DESCRIPTOR:
             self._ensure_fd_no_transport(sock)
-        return _loop.StreamTransport(self, sock, protocol, waiter, extra, server)
+        return _StreamTransport(self, sock, protocol, waiter, extra, server)
 
     def _make_datagram_transport(self, sock, protocol, address=None, waiter=None, extra=None):
         if _CHECKS_DESCRIPTOR:
             self._ensure_fd_no_transport(sock)
-        return _loop.DatagramTransport(self, sock, protocol, address, waiter, extra)
+        return _DatagramTransport(self, sock, protocol, address, waiter, extra)
+
+    def _make_read_pipe_transport(self, pipe, protocol, waiter=None, extra=None):
+        return _ReadPipeTransport(self, pipe, protocol, waiter, extra)
+
+    def _make_write_pipe_transport(self, pipe, protocol, waiter=None, extra=None):
+        return _WritePipeTransport(self, pipe, protocol, waiter, extra)
 
     def _make_ssl_transport(
         self,
@@ -79,7 +91,7 @@ class NativeTransports:
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        _loop.StreamTransport(self, rawsock, ssl_protocol, None, extra, server)
+        _StreamTransport(self, rawsock, ssl_protocol, None, extra, server)
         return ssl_protocol._app_transport
 
     async def start_tls(

@@ -455,7 +455,6 @@ def test_streams_that_nobody_holds_are_collected(loop):
             await asyncio.sleep(0)
             writer.transport.abort()
         server.close()
-        await server.wait_closed()
         await asyncio.sleep(0.05)
 
     def settled():
