@@ -67,9 +67,28 @@ attach(channel_outgoing *out)
   return 0;
 }
 
+/* A large binary needs no encoding.  0, or -1 with an exception. */
+static int
+copy_bytes(channel_outgoing *out, PyObject *bytes)
+{
+  uint8_t *data;
+  size_t size = (size_t)PyBytes_GET_SIZE(bytes);
+  out->attachment = channel_payload_binary(size, &data, &out->size);
+  if (out->attachment == NULL) {
+    PyErr_NoMemory();
+    return -1;
+  }
+  memcpy(data, PyBytes_AS_STRING(bytes), size);
+  return 0;
+}
+
 int
 outgoing_encode(channel_outgoing *out, channel *c, PyObject *term)
 {
+  if (PyBytes_CheckExact(term) && PyBytes_GET_SIZE(term) > CHANNEL_COPY_MAX &&
+      (size_t)PyBytes_GET_SIZE(term) <= UINT32_MAX) {
+    return copy_bytes(out, term);
+  }
   if (term_link_encode(term, &out->buf, 0, &out->handles, NULL) < 0) {
     outgoing_clear(out);
     return -1;

@@ -1,6 +1,6 @@
 /* The payload of a message from Python that is not copied: what is large, or names live handles.
  *
- * It becomes a binary of Erlang's without being copied.  Plain C interface (channel_payload_nif.c);
+ * It becomes a binary of Erlang's without being copied again.  Plain C interface (channel_payload_nif.c);
  * any thread, GIL or not.
  */
 #ifndef BEAMLOOP_CHANNEL_PAYLOAD_H
@@ -15,5 +15,10 @@
 /* Takes over data (malloc'ed), and keeps the handles until Erlang has dropped the payload.  NULL when
  * memory is short: data is the caller's still. */
 message_attachment *channel_payload_new(uint8_t *data, size_t size, const handle_list *handles);
+
+/* A message that is one binary of that size, more than CHANNEL_COPY_MAX, and nothing else.  *data is where
+ * its bytes are to be written before it is sent, *encoded_size its size as an encoded term.  NULL when
+ * memory is short. */
+message_attachment *channel_payload_binary(size_t size, uint8_t **data, size_t *encoded_size);
 
 #endif

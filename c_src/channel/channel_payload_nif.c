@@ -7,7 +7,6 @@
 #include "../term/handle_bundle.h"
 #include "../term/handles.h"
 #include "../term/nif_terms.h"
-#include "../term/term_ext.h"
 
 /* A resource, so that binaries in Erlang can refer to it. */
 typedef struct payload {
@@ -96,29 +95,59 @@ channel_payload_new(uint8_t *data, size_t size, const handle_list *handles)
   return &self->base;
 }
 
-#define BINARY_HEADER_SIZE 6 /* version, tag, four bytes of length */
+#define BINARY_HEADER_SIZE 6 /* of an encoded binary: version, tag, four bytes of length */
 
-/* The payload is one binary and nothing else. */
-static int
-is_binary(const uint8_t *data, size_t size)
+/* A large binary is one of Erlang's from the beginning. */
+typedef struct binary_payload {
+  message_attachment base;
+  ErlNifBinary binary;
+  int received; /* it is the receiver's */
+} binary_payload;
+
+/* Any thread. */
+static void
+binary_release(message_attachment *base)
 {
-  return size >= BINARY_HEADER_SIZE && data[1] == EXT_BINARY &&
-         ext_get_u32(data + 2) == size - BINARY_HEADER_SIZE;
+  binary_payload *self = (binary_payload *)base;
+  if (!self->received) {
+    enif_release_binary(&self->binary);
+  }
+  free(self);
 }
 
-/* A large message: a binary refers to the payload, without a copy;  another term is left to
- * binary_to_term, which yields. */
+message_attachment *
+channel_payload_binary(size_t size, uint8_t **data, size_t *encoded_size)
+{
+  binary_payload *self = malloc(sizeof(*self));
+  if (self == NULL || !enif_alloc_binary(size, &self->binary)) {
+    free(self);
+    return NULL;
+  }
+  self->base = (message_attachment){.release = binary_release};
+  self->received = 0;
+  *data = self->binary.data;
+  *encoded_size = BINARY_HEADER_SIZE + size;
+  return &self->base;
+}
+
+/* A large message without a copy;  what is no binary is left to binary_to_term, which yields. */
 static ERL_NIF_TERM
 make_large(ErlNifEnv *env, message_attachment *attachment)
 {
-  const message_part *part = &attachment->parts[0];
-  ERL_NIF_TERM whole = enif_make_resource_binary(env, attachment, part->data, part->size);
-  if (!is_binary(part->data, part->size)) {
-    return enif_make_tuple2(env, channel_atoms.encoded, whole);
+  if (attachment->release == binary_release) {
+    binary_payload *self = (binary_payload *)attachment;
+    self->received = 1;
+    return enif_make_tuple2(env, channel_atoms.ok, enif_make_binary(env, &self->binary));
   }
-  ERL_NIF_TERM binary =
-      enif_make_sub_binary(env, whole, BINARY_HEADER_SIZE, part->size - BINARY_HEADER_SIZE);
-  return enif_make_tuple2(env, channel_atoms.ok, binary);
+  const message_part *part = &attachment->parts[0];
+  return enif_make_tuple2(env, channel_atoms.encoded,
+                          enif_make_resource_binary(env, attachment, part->data, part->size));
+}
+
+static const uint8_t *
+small_payload(const message *m)
+{
+  return m->data != NULL ? m->data : m->attachment->parts[0].data;
 }
 
 ERL_NIF_TERM
@@ -142,10 +171,9 @@ ERL_NIF_TERM
 channel_make_received(ErlNifEnv *env, message *m)
 {
   ERL_NIF_TERM result, term;
-  const uint8_t *data = m->data != NULL ? m->data : m->attachment->parts[0].data;
   if (m->data == NULL && m->size > CHANNEL_COPY_MAX) {
     result = make_large(env, m->attachment);
-  } else if (nif_term_from_ext(env, data, m->size, &term)) {
+  } else if (nif_term_from_ext(env, small_payload(m), m->size, &term)) {
     /* In parts of a millisecond, by estimate. */
     enif_consume_timeslice(env, 1 + (int)(m->size / 512));
     result = enif_make_tuple2(env, channel_atoms.ok, term);
