@@ -6,25 +6,24 @@
 /* What is larger is kept by reference. */
 #define BYTES_COPY_MAX 4096
 
-/* A large binary; ref or NULL. */
+/* A large binary of that size; ref or NULL. */
 static ERL_NIF_TERM
-send_pinned(ErlNifEnv *env, channel_handle *h, ERL_NIF_TERM binary, const ERL_NIF_TERM *ref)
+send_large(ErlNifEnv *env, channel_handle *h, ERL_NIF_TERM binary, size_t size,
+           const ERL_NIF_TERM *ref)
 {
   ErlNifIOVec *iovec = NULL;
   ERL_NIF_TERM tail;
-  bytes_attachment pinned;
+  if (ref == NULL) {
+    binary_attachment kept;
+    channel_attachment_fill_bytes(&kept, binary, size);
+    return channel_send_for(env, h, NULL, size, &kept.base, NULL);
+  }
   if (!enif_inspect_iovec(NULL, SIZE_MAX, enif_make_list1(env, binary), &tail, &iovec)) {
     return enif_make_badarg(env);
   }
-  size_t size = iovec->size;
-  /* One of more than 2 GB is in several parts. */
-  if (ref != NULL || iovec->iovcnt != 1) {
-    message_attachment *attachment = channel_attachment_new(iovec, NULL, 0);
-    return attachment == NULL ? channel_make_result(env, QUEUE_NO_MEMORY)
-                              : channel_send_for(env, h, NULL, size, attachment, ref);
-  }
-  channel_attachment_fill_bytes(&pinned, iovec);
-  return channel_send_for(env, h, NULL, size, &pinned.base, NULL);
+  message_attachment *attachment = channel_attachment_new(iovec, NULL, 0);
+  return attachment == NULL ? channel_make_result(env, QUEUE_NO_MEMORY)
+                            : channel_send_for(env, h, NULL, size, attachment, ref);
 }
 
 ERL_NIF_TERM
@@ -37,7 +36,7 @@ nif_byte_channel_send(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     return enif_make_badarg(env);
   }
   if (binary.size > BYTES_COPY_MAX) {
-    return send_pinned(env, h, argv[1], ref);
+    return send_large(env, h, argv[1], binary.size, ref);
   }
   return channel_send_for(env, h, binary.data, binary.size, NULL, ref);
 }

@@ -1,5 +1,6 @@
 #include "channel_attachment.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "../term/handles.h"
@@ -51,40 +52,134 @@ channel_attachment_new(ErlNifIOVec *iovec, void **resources, size_t count)
   for (size_t i = 0; i < count; i++) {
     self->resources[i] = resources[i];
   }
-  self->base.release = attachment_release;
-  self->base.parts = parts;
-  self->base.part_count = part_count;
-  self->base.movable = 0;
+  self->base =
+      (message_attachment){.release = attachment_release, .parts = parts, .part_count = part_count};
   self->iovec = iovec;
   self->resource_count = count;
   return &self->base;
 }
 
+/* Several binaries that are kept together: an environment of their own costs much less than one for each,
+ * or an iovec.  It is let go with the last of them, so they are few. */
+#define GROUP_BINARIES 16
+#define GROUP_BYTES 262144
+
+typedef struct binary_group {
+  message_group base;
+  atomic_uint refs; /* those who have joined and not left, and the queue while others may join */
+  ErlNifEnv *env;   /* guarded by the queue's lock while others may join, and so: */
+  unsigned count;
+  size_t bytes;
+} binary_group;
+
 /* Any thread. */
 static void
-release_moved(message_attachment *base)
+group_leave(message_group *base)
 {
-  enif_free_iovec(((binary_attachment *)base)->iovec);
+  binary_group *group = (binary_group *)base;
+  if (atomic_fetch_sub_explicit(&group->refs, 1, memory_order_acq_rel) == 1) {
+    enif_free_env(group->env);
+    free(group);
+  }
+}
+
+/* Queue's lock held.  A new one in the place of *current; 0, or -1 when memory is short. */
+static int
+renew_group(message_group **current)
+{
+  binary_group *group = malloc(sizeof(*group));
+  ErlNifEnv *env = group == NULL ? NULL : enif_alloc_env();
+  if (env == NULL) {
+    free(group);
+    return -1;
+  }
+  *group = (binary_group){.base = {group_leave}, .env = env};
+  atomic_init(&group->refs, 1);
+  if (*current != NULL) {
+    (*current)->leave(*current);
+  }
+  *current = &group->base;
+  return 0;
+}
+
+/* Queue's lock held. */
+static int
+join_group(message_attachment *base, message_group **current)
+{
+  binary_attachment *self = (binary_attachment *)base;
+  binary_group *group = (binary_group *)*current;
+  ErlNifBinary binary;
+  if (group == NULL || group->count == GROUP_BINARIES || group->bytes >= GROUP_BYTES) {
+    if (renew_group(current) < 0) {
+      return -1;
+    }
+    group = (binary_group *)*current;
+  }
+  /* The copy refers to the same bytes. */
+  if (!enif_inspect_binary(group->env, enif_make_copy(group->env, self->term), &binary)) {
+    return -1;
+  }
+  group->count++;
+  group->bytes += binary.size;
+  atomic_fetch_add_explicit(&group->refs, 1, memory_order_relaxed);
+  self->group = group;
+  self->parts[base->part_count - 1].data = binary.data;
+  return 0;
+}
+
+/* Any thread. */
+static void
+release_joined(message_attachment *base)
+{
+  binary_group *group = ((binary_attachment *)base)->group;
+  if (group != NULL) {
+    group_leave(&group->base);
+  }
 }
 
 /* Any thread. */
 static void
 release_own(message_attachment *base)
 {
-  release_moved(base);
+  enif_free_iovec(((binary_attachment *)base)->iovec);
   free(base);
 }
 
-void
-channel_attachment_fill_binary(binary_attachment *out, ErlNifIOVec *iovec)
+static void
+fill_header(binary_attachment *self, const uint8_t *data, size_t size)
 {
-  out->base = (message_attachment){release_moved, out->parts, 2, sizeof(*out)};
-  out->iovec = iovec;
-  out->header[0] = EXT_VERSION;
-  out->header[1] = EXT_BINARY;
-  ext_put_u32(out->header + 2, (uint32_t)iovec->size);
-  out->parts[0] = (message_part){out->header, BINARY_HEADER_SIZE};
-  out->parts[1] = (message_part){(const uint8_t *)iovec->iov[0].iov_base, iovec->size};
+  self->header[0] = EXT_VERSION;
+  self->header[1] = EXT_BINARY;
+  ext_put_u32(self->header + 2, (uint32_t)size);
+  self->parts[0] = (message_part){self->header, BINARY_HEADER_SIZE};
+  self->parts[1] = (message_part){data, size};
+}
+
+static void
+fill_joining(binary_attachment *out, ERL_NIF_TERM term, size_t part_count)
+{
+  out->base = (message_attachment){.release = release_joined,
+                                   .parts = out->parts,
+                                   .part_count = part_count,
+                                   .movable = sizeof(*out),
+                                   .join = join_group};
+  out->iovec = NULL;
+  out->group = NULL;
+  out->term = term;
+}
+
+void
+channel_attachment_fill_binary(binary_attachment *out, ERL_NIF_TERM term, size_t size)
+{
+  fill_joining(out, term, 2);
+  fill_header(out, NULL, size);
+}
+
+void
+channel_attachment_fill_bytes(binary_attachment *out, ERL_NIF_TERM term, size_t size)
+{
+  fill_joining(out, term, 1);
+  out->parts[0] = (message_part){NULL, size};
 }
 
 message_attachment *
@@ -95,23 +190,10 @@ channel_attachment_of_binary(ErlNifIOVec *iovec)
     enif_free_iovec(iovec);
     return NULL;
   }
-  channel_attachment_fill_binary(self, iovec);
-  self->base.movable = 0;
-  self->base.release = release_own;
+  self->base = (message_attachment){.release = release_own, .parts = self->parts, .part_count = 2};
+  self->iovec = iovec;
+  self->group = NULL;
+  self->term = 0;
+  fill_header(self, (const uint8_t *)iovec->iov[0].iov_base, iovec->size);
   return &self->base;
-}
-
-/* Any thread. */
-static void
-release_bytes(message_attachment *base)
-{
-  enif_free_iovec(((bytes_attachment *)base)->iovec);
-}
-
-void
-channel_attachment_fill_bytes(bytes_attachment *out, ErlNifIOVec *iovec)
-{
-  out->base = (message_attachment){release_bytes, &out->part, 1, sizeof(*out)};
-  out->iovec = iovec;
-  out->part = (message_part){(const uint8_t *)iovec->iov[0].iov_base, iovec->size};
 }

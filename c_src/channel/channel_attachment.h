@@ -14,30 +14,24 @@ message_attachment *channel_attachment_new(ErlNifIOVec *iovec, void **resources,
 
 #define BINARY_HEADER_SIZE 6 /* version, tag, four bytes of length */
 
-/* The external format of one binary: two parts, the header and the binary. */
+/* The external format of one binary in two parts, the header and the binary; or that alone. */
 typedef struct binary_attachment {
   message_attachment base;
-  ErlNifIOVec *iovec;
+  ErlNifIOVec *iovec;         /* that keeps the binary, or NULL */
+  struct binary_group *group; /* that does, or NULL */
+  ERL_NIF_TERM term;          /* the binary, until it joins a group */
   message_part parts[2];
   uint8_t header[BINARY_HEADER_SIZE];
 } binary_attachment;
 
-/* One binary as it is. */
-typedef struct bytes_attachment {
-  message_attachment base;
-  ErlNifIOVec *iovec;
-  message_part part;
-} bytes_attachment;
+/* Fills a movable one with a binary of the calling NIF's environment, which is the term and has that size. */
+void channel_attachment_fill_binary(binary_attachment *out, ERL_NIF_TERM term, size_t size);
 
-/* Fills a movable one with the iovec (made with a NULL environment, of one binary), which it takes
- * over. */
-void channel_attachment_fill_bytes(bytes_attachment *out, ErlNifIOVec *iovec);
+/* The same without the header: the binary as it is. */
+void channel_attachment_fill_bytes(binary_attachment *out, ERL_NIF_TERM term, size_t size);
 
-/* Fills a movable one with the iovec (made with a NULL environment, of one binary), which it takes
- * over. */
-void channel_attachment_fill_binary(binary_attachment *out, ErlNifIOVec *iovec);
-
-/* One that has memory of its own.  NULL when memory is short; the iovec is taken over all the same. */
+/* One that has memory of its own, with the iovec (made with a NULL environment, of one binary).  NULL when
+ * memory is short; the iovec is taken over all the same. */
 message_attachment *channel_attachment_of_binary(ErlNifIOVec *iovec);
 
 #endif

@@ -67,27 +67,44 @@ attach(channel_outgoing *out)
   return 0;
 }
 
-/* A large binary needs no encoding.  0, or -1 with an exception. */
+/* A large binary needs no encoding.  0, or -1 when memory is short. */
 static int
-copy_bytes(channel_outgoing *out, PyObject *bytes)
+copy_large(channel_outgoing *out, const void *data, size_t size)
 {
-  uint8_t *data;
-  size_t size = (size_t)PyBytes_GET_SIZE(bytes);
-  out->attachment = channel_payload_binary(size, &data, &out->size);
+  uint8_t *copy;
+  out->attachment = channel_payload_binary(size, &copy);
   if (out->attachment == NULL) {
+    return -1;
+  }
+  memcpy(copy, data, size);
+  return 0;
+}
+
+static int
+is_large_binary(PyObject *term)
+{
+  return PyBytes_CheckExact(term) && PyBytes_GET_SIZE(term) > CHANNEL_COPY_MAX &&
+         (size_t)PyBytes_GET_SIZE(term) <= UINT32_MAX;
+}
+
+/* 0, or -1 with an exception. */
+static int
+encode_large_binary(channel_outgoing *out, PyObject *bytes)
+{
+  size_t size = (size_t)PyBytes_GET_SIZE(bytes);
+  if (copy_large(out, PyBytes_AS_STRING(bytes), size) < 0) {
     PyErr_NoMemory();
     return -1;
   }
-  memcpy(data, PyBytes_AS_STRING(bytes), size);
+  out->size = BINARY_HEADER_SIZE + size;
   return 0;
 }
 
 int
 outgoing_encode(channel_outgoing *out, channel *c, PyObject *term)
 {
-  if (PyBytes_CheckExact(term) && PyBytes_GET_SIZE(term) > CHANNEL_COPY_MAX &&
-      (size_t)PyBytes_GET_SIZE(term) <= UINT32_MAX) {
-    return copy_bytes(out, term);
+  if (is_large_binary(term)) {
+    return encode_large_binary(out, term);
   }
   if (term_link_encode(term, &out->buf, 0, &out->handles, NULL) < 0) {
     outgoing_clear(out);
@@ -112,7 +129,7 @@ outgoing_bytes(channel_outgoing *out, const void *data, size_t size, int keep)
   out->size = size;
   int failed = 0;
   if (size > CHANNEL_COPY_MAX) {
-    failed = attach(out) < 0;
+    failed = copy_large(out, data, size) < 0;
   } else if (keep && size > 0) {
     uint8_t *copy = own_memory(out);
     failed = copy == NULL;

@@ -16,9 +16,10 @@
  * memory is short: data is the caller's still. */
 message_attachment *channel_payload_new(uint8_t *data, size_t size, const handle_list *handles);
 
+#define BINARY_HEADER_SIZE 6 /* of an encoded binary: version, tag, four bytes of length */
+
 /* A message that is one binary of that size, more than CHANNEL_COPY_MAX, and nothing else.  *data is where
- * its bytes are to be written before it is sent, *encoded_size its size as an encoded term.  NULL when
- * memory is short. */
-message_attachment *channel_payload_binary(size_t size, uint8_t **data, size_t *encoded_size);
+ * its bytes are to be written before it is sent.  NULL when memory is short. */
+message_attachment *channel_payload_binary(size_t size, uint8_t **data);
 
 #endif

@@ -95,8 +95,6 @@ channel_payload_new(uint8_t *data, size_t size, const handle_list *handles)
   return &self->base;
 }
 
-#define BINARY_HEADER_SIZE 6 /* of an encoded binary: version, tag, four bytes of length */
-
 /* A large binary is one of Erlang's from the beginning. */
 typedef struct binary_payload {
   message_attachment base;
@@ -116,7 +114,7 @@ binary_release(message_attachment *base)
 }
 
 message_attachment *
-channel_payload_binary(size_t size, uint8_t **data, size_t *encoded_size)
+channel_payload_binary(size_t size, uint8_t **data)
 {
   binary_payload *self = malloc(sizeof(*self));
   if (self == NULL || !enif_alloc_binary(size, &self->binary)) {
@@ -126,22 +124,29 @@ channel_payload_binary(size_t size, uint8_t **data, size_t *encoded_size)
   self->base = (message_attachment){.release = binary_release};
   self->received = 0;
   *data = self->binary.data;
-  *encoded_size = BINARY_HEADER_SIZE + size;
   return &self->base;
 }
 
-/* A large message without a copy;  what is no binary is left to binary_to_term, which yields. */
+/* The payload as a binary that is not copied; that of an encoded term, or what is sent. */
 static ERL_NIF_TERM
-make_large(ErlNifEnv *env, message_attachment *attachment)
+make_whole(ErlNifEnv *env, message_attachment *attachment)
 {
   if (attachment->release == binary_release) {
     binary_payload *self = (binary_payload *)attachment;
     self->received = 1;
-    return enif_make_tuple2(env, channel_atoms.ok, enif_make_binary(env, &self->binary));
+    return enif_make_binary(env, &self->binary);
   }
   const message_part *part = &attachment->parts[0];
-  return enif_make_tuple2(env, channel_atoms.encoded,
-                          enif_make_resource_binary(env, attachment, part->data, part->size));
+  return enif_make_resource_binary(env, attachment, part->data, part->size);
+}
+
+/* A large message; what is no binary is left to binary_to_term, which yields. */
+static ERL_NIF_TERM
+make_large(ErlNifEnv *env, message_attachment *attachment)
+{
+  ERL_NIF_TERM kind =
+      attachment->release == binary_release ? channel_atoms.ok : channel_atoms.encoded;
+  return enif_make_tuple2(env, kind, make_whole(env, attachment));
 }
 
 static const uint8_t *
@@ -155,7 +160,7 @@ channel_make_received_bytes(ErlNifEnv *env, message *m)
 {
   ERL_NIF_TERM binary;
   if (m->attachment != NULL) {
-    binary = enif_make_resource_binary(env, m->attachment, m->attachment->parts[0].data, m->size);
+    binary = make_whole(env, m->attachment);
   } else {
     uint8_t *data = enif_make_new_binary(env, m->size, &binary);
     if (m->size > 0) {

@@ -103,7 +103,7 @@ pin_binary(ErlNifEnv *env, ERL_NIF_TERM term)
   if (!enif_inspect_iovec(NULL, 1, enif_make_list1(env, term), &tail, &iovec)) {
     return NULL;
   }
-  if (iovec->iovcnt == 1 && iovec->size <= UINT32_MAX) {
+  if (iovec->iovcnt == 1) {
     return iovec;
   }
   enif_free_iovec(iovec);
@@ -113,18 +113,21 @@ pin_binary(ErlNifEnv *env, ERL_NIF_TERM term)
 ERL_NIF_TERM
 nif_channel_send_binary(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 { /* (Channel, Binary[, Ref]) */
-  binary_attachment pinned;
   channel_handle *h = channel_nif_get(env, argv[0]);
-  ErlNifIOVec *iovec = h == NULL ? NULL : pin_binary(env, argv[1]);
-  if (iovec == NULL) {
+  ErlNifBinary binary;
+  if (h == NULL || !enif_inspect_binary(env, argv[1], &binary) || binary.size > UINT32_MAX) {
     return enif_make_badarg(env);
   }
-  size_t size = BINARY_HEADER_SIZE + iovec->size;
+  size_t size = BINARY_HEADER_SIZE + binary.size;
   if (argc == 3) {
-    return channel_send_for(env, h, NULL, size, channel_attachment_of_binary(iovec), &argv[2]);
+    ErlNifIOVec *iovec = pin_binary(env, argv[1]);
+    return iovec == NULL ? enif_make_badarg(env)
+                         : channel_send_for(env, h, NULL, size, channel_attachment_of_binary(iovec),
+                                            &argv[2]);
   }
-  channel_attachment_fill_binary(&pinned, iovec);
-  return channel_make_result(env, send_payload(h, NULL, size, &pinned.base));
+  binary_attachment kept;
+  channel_attachment_fill_binary(&kept, argv[1], binary.size);
+  return channel_make_result(env, send_payload(h, NULL, size, &kept.base));
 }
 
 ERL_NIF_TERM

@@ -101,12 +101,23 @@ segment_drop(message_segment *s, size_t count)
   }
 }
 
-void
-message_segment_retire(message_segment *s)
+/* Nobody writes to it any more: it goes with its last message. */
+static void
+segment_retire(message_segment *s)
 {
   if (s != NULL) {
     segment_drop(s, STORE_HOLDS - s->written);
   }
+}
+
+void
+message_place_clear(message_place *place)
+{
+  segment_retire(place->segment);
+  if (place->group != NULL) {
+    place->group->leave(place->group);
+  }
+  *place = (message_place){.segment = NULL};
 }
 
 /* The segment with room for size bytes.  Segments start small, so that a channel that carries
@@ -130,14 +141,14 @@ segment_for(message_segment **current, size_t size)
   }
   s = segment_new(capacity > size ? capacity : size);
   if (s != NULL) {
-    message_segment_retire(*current);
+    segment_retire(*current);
     *current = s;
   }
   return s;
 }
 
 int
-message_copy_in(message_segment **segment, const uint8_t *data, size_t size, message *out)
+message_copy_in(message_place *place, const uint8_t *data, size_t size, message *out)
 {
   out->data = NULL;
   out->size = size;
@@ -146,7 +157,7 @@ message_copy_in(message_segment **segment, const uint8_t *data, size_t size, mes
   if (size == 0) {
     return 0;
   }
-  message_segment *s = segment_for(segment, size);
+  message_segment *s = segment_for(&place->segment, size);
   if (s == NULL) {
     return -1;
   }
@@ -230,15 +241,18 @@ move_attachment(const message_attachment *from, uint8_t *place)
 }
 
 int
-message_attach(message_segment **segment, message *m, message_attachment *attachment)
+message_attach(message_place *place, message *m, message_attachment *attachment)
 {
   if (attachment->movable > 0) {
-    message_segment *s = segment_for(segment, attachment->movable + sizeof(max_align_t));
+    message_segment *s = segment_for(&place->segment, attachment->movable + sizeof(max_align_t));
     if (s == NULL) {
       return -1;
     }
     size_t used = (s->used + sizeof(void *) - 1) & ~(sizeof(void *) - 1);
     attachment = move_attachment(attachment, s->data + used);
+    if (attachment->join != NULL && attachment->join(attachment, &place->group) < 0) {
+      return -1;
+    }
     s->used = used + attachment->movable;
     s->written++;
     m->segment = s;
@@ -251,8 +265,12 @@ message_attach(message_segment **segment, message *m, message_attachment *attach
 void
 message_detach(message *m)
 {
+  message_attachment *attachment = m->attachment;
   m->attachment = NULL;
   atomic_fetch_sub_explicit(&live_blocks, 1, memory_order_relaxed);
+  if (attachment->join != NULL) {
+    attachment->release(attachment);
+  }
 }
 
 /* A payload that waits outside of a store. */
@@ -284,7 +302,8 @@ message_attachment_copy(const uint8_t *data, size_t size, message_attachment *al
   memcpy(self->data, data, size);
   self->part = (message_part){self->data, size};
   self->along = along;
-  self->base = (message_attachment){payload_copy_release, &self->part, 1, 0};
+  self->base =
+      (message_attachment){.release = payload_copy_release, .parts = &self->part, .part_count = 1};
   return &self->base;
 }
 

@@ -17,6 +17,7 @@
 
 typedef struct message message;
 typedef struct message_segment message_segment;
+typedef struct message_group message_group;
 typedef struct message_chunk message_chunk;
 typedef struct message_attachment message_attachment;
 
@@ -24,6 +25,12 @@ typedef struct message_part {
   const uint8_t *data;
   size_t size;
 } message_part;
+
+/* What the attachments of several messages share; of their maker. */
+struct message_group {
+  void (*leave)(
+      message_group *self); /* nobody joins it any more; any thread, no lock held but this */
+};
 
 /* What goes along with a message until it is released: a payload that was not copied (part_count
  * parts, in order), live resources, or both.  Embedded in a struct of its maker. */
@@ -35,7 +42,17 @@ struct message_attachment {
   /* 0, or the size of the whole struct, parts included: the queue moves it to memory of its own, where
    * release is called, and the maker's is free again. */
   size_t movable;
+  /* Of a movable one, or NULL.  Lock held; called once when it has been moved.  Takes what it keeps into
+   * *group, the place's own or another that takes its place there.  0, or -1 when memory is short.  The
+   * maker's keeps nothing. */
+  int (*join)(message_attachment *self, message_group **group);
 };
+
+/* Where a queue's payload goes.  Zero-initialised is empty. */
+typedef struct message_place {
+  message_segment *segment; /* or NULL */
+  message_group *group;     /* or NULL */
+} message_place;
 
 struct message {
   const uint8_t *data;            /* the payload when it was copied, else NULL */
@@ -53,18 +70,18 @@ typedef struct message_list {
   message_chunk *spare; /* an empty chunk kept for the next need, or NULL */
 } message_list;
 
-/* Copies the payload into *segment (or NULL), or a new one that takes its place, and fills *out
- * (sequence aside).  0, or -1 when memory is short.  The message must be released, stored or not. */
-int message_copy_in(message_segment **segment, const uint8_t *data, size_t size, message *out);
+/* Copies the payload to the place, and fills *out (sequence aside).  0, or -1 when memory is short.  The
+ * message must be released, stored or not. */
+int message_copy_in(message_place *place, const uint8_t *data, size_t size, message *out);
 
-/* Nobody writes to it any more: it goes with its last message.  NULL does nothing. */
-void message_segment_retire(message_segment *segment);
+/* Nobody writes to it any more: what is there goes with its last message. */
+void message_place_clear(message_place *place);
 
 /* Makes the attachment the message's own: it is released with it.  A movable one, for a message without
- * copied payload, goes into *segment or a new one.  0, or -1 when memory is short. */
-int message_attach(message_segment **segment, message *m, message_attachment *attachment);
+ * copied payload, goes to the place.  0, or -1 when memory is short. */
+int message_attach(message_place *place, message *m, message_attachment *attachment);
 
-/* Undoes message_attach: the attachment is its maker's again. */
+/* Undoes message_attach: the attachment is its maker's again.  What has joined a group leaves it. */
 void message_detach(message *m);
 
 /* An attachment that holds a copy of the payload, and with it another one (or NULL), which is taken over

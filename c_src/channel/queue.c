@@ -256,7 +256,7 @@ store_message(queue *q, const uint8_t *data, size_t size, message *m)
 {
   if (data == NULL) {
     *m = (message){.size = size};
-  } else if (message_copy_in(&q->segment, data, size, m) < 0) {
+  } else if (message_copy_in(&q->place, data, size, m) < 0) {
     return QUEUE_NO_MEMORY;
   }
   m->sequence = q->in.messages;
@@ -271,7 +271,7 @@ queue_put(queue *q, const uint8_t *data, size_t size, message_attachment *attach
   if (store_message(q, data, size, &m) != QUEUE_OK) {
     return QUEUE_NO_MEMORY;
   }
-  if (attachment != NULL && message_attach(&q->segment, &m, attachment) < 0) {
+  if (attachment != NULL && message_attach(&q->place, &m, attachment) < 0) {
     message_release(&m);
     return QUEUE_NO_MEMORY;
   }
@@ -557,7 +557,7 @@ queue_destroy(queue *q)
   }
   message_list_clear(&q->next);
   message_list_clear(&q->incoming);
-  message_segment_retire(q->segment);
+  message_place_clear(&q->place);
   pthread_mutex_destroy(&q->head);
   pthread_mutex_destroy(&q->mutex);
 }

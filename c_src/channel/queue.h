@@ -164,7 +164,7 @@ struct queue {
   /* Senders' side; all of it guarded by mutex. */
   _Alignas(QUEUE_CACHE_LINE) pthread_mutex_t mutex;
   message_list incoming;
-  message_segment *segment; /* where the next small payload goes, or NULL */
+  message_place place; /* where the next payload goes */
   queue_totals in;
   queue_totals known_out; /* not more than what has gone out */
   queue_waiter *first_waiter;
