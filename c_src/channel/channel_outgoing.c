@@ -130,6 +130,7 @@ outgoing_bytes(channel_outgoing *out, const void *data, size_t size, int keep)
   int failed = 0;
   if (size > CHANNEL_COPY_MAX) {
     failed = copy_large(out, data, size) < 0;
+    out->buf = (term_buf){0};
   } else if (keep && size > 0) {
     uint8_t *copy = own_memory(out);
     failed = copy == NULL;

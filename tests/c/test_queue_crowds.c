@@ -295,6 +295,120 @@ what_was_given_back_is_released_with_the_queue(void)
   return 0;
 }
 
+/* --- groups --- */
+
+enum { GROUP_MAX = 3 };
+
+typedef struct shared_group {
+  message_group base;
+  int refs;
+  int joined;
+} shared_group;
+
+typedef struct guest {
+  message_attachment base;
+  shared_group *group;
+} guest;
+
+static int groups; /* alive */
+static int refuse; /* to join */
+
+static void
+leave_group(message_group *base)
+{
+  shared_group *group = (shared_group *)base;
+  if (--group->refs == 0) {
+    groups--;
+    free(group);
+  }
+}
+
+static int
+join_group(message_attachment *base, message_group **current)
+{
+  shared_group *group = (shared_group *)*current;
+  if (refuse) {
+    return -1;
+  }
+  if (group == NULL || group->joined == GROUP_MAX) {
+    group = calloc(1, sizeof(*group));
+    group->base.leave = leave_group;
+    group->refs = 1;
+    groups++;
+    if (*current != NULL) {
+      (*current)->leave(*current);
+    }
+    *current = &group->base;
+  }
+  group->joined++;
+  group->refs++;
+  ((guest *)base)->group = group;
+  return 0;
+}
+
+static void
+release_guest(message_attachment *base)
+{
+  guest *self = (guest *)base;
+  if (self->group != NULL) {
+    leave_group(&self->group->base);
+  }
+}
+
+static int
+send_guest(queue *q)
+{
+  guest g = {.base = {.release = release_guest, .movable = sizeof(g), .join = join_group}};
+  return queue_send(q, NULL, 100, &g.base);
+}
+
+static int
+a_group_lives_as_long_as_one_of_its_messages(void)
+{
+  queue q;
+  message m[3 * GROUP_MAX];
+  size_t before = message_live_blocks();
+  queue_init(&q, &unlimited);
+  groups = refuse = 0;
+  for (int i = 0; i < 3 * GROUP_MAX; i++) {
+    CHECK(send_guest(&q) == QUEUE_OK && groups == i / GROUP_MAX + 1);
+  }
+  for (int i = 0; i < 2 * GROUP_MAX; i++) {
+    CHECK(queue_take(&q, &m[i]) == QUEUE_OK && groups == 3);
+  }
+  /* One message of each of the first two groups is left. */
+  for (int i = 1; i < 2 * GROUP_MAX - 1; i++) {
+    message_release(&m[i]);
+  }
+  CHECK(groups == 3);
+  message_release(&m[0]);
+  CHECK(groups == 2);
+  message_release(&m[2 * GROUP_MAX - 1]);
+  CHECK(groups == 1);
+  queue_destroy(&q);
+  CHECK(groups == 0 && message_live_blocks() == before);
+  return 0;
+}
+
+static int
+a_message_that_cannot_join_is_not_sent(void)
+{
+  queue q;
+  queue_info info;
+  size_t before = message_live_blocks();
+  queue_init(&q, &unlimited);
+  groups = 0;
+  refuse = 1;
+  CHECK(send_guest(&q) == QUEUE_NO_MEMORY);
+  refuse = 0;
+  CHECK(send_guest(&q) == QUEUE_OK);
+  queue_get_info(&q, &info);
+  CHECK(info.messages == 1);
+  queue_destroy(&q);
+  CHECK(groups == 0 && message_live_blocks() == before);
+  return 0;
+}
+
 /* --- threads --- */
 
 /* A queue and the chore that settles it, as a channel has them. */
@@ -438,6 +552,8 @@ main(void)
   RUN(without_such_a_thread_the_call_wakes_everybody);
   RUN(giving_back_costs_the_logarithm_of_what_was_given_back);
   RUN(what_was_given_back_is_released_with_the_queue);
+  RUN(a_group_lives_as_long_as_one_of_its_messages);
+  RUN(a_message_that_cannot_join_is_not_sent);
   RUN(everybody_is_woken_or_has_left_when_a_queue_is_closed);
   RUN(all_chores_are_done_whenever_they_come);
   printf("%d passed, %d failed\n", passed, failed);
