@@ -314,9 +314,9 @@ attachments_are_released_once_and_without_the_lock(void)
   message m;
   queue_init(&q, &(queue_limits){1000, NONE, NONE, NONE});
   counted a = {
-      .attachment = {counted_release, &a.part, 1, 0}, .part = {(uint8_t *)"abc", 3}, .q = &q};
-  counted b = {.attachment = {counted_release, NULL, 0, 0}, .q = &q};
-  counted c = {.attachment = {counted_release, NULL, 0, 0}};
+      .attachment = {counted_release, &a.part, 1, 0, NULL}, .part = {(uint8_t *)"abc", 3}, .q = &q};
+  counted b = {.attachment = {counted_release, NULL, 0, 0, NULL}, .q = &q};
+  counted c = {.attachment = {counted_release, NULL, 0, 0, NULL}};
   CHECK(queue_send(&q, NULL, 3, &a.attachment) == QUEUE_OK);
   CHECK(queue_send(&q, (uint8_t *)"xy", 2, &b.attachment) == QUEUE_OK);
   CHECK(queue_send(&q, NULL, 2000, &c.attachment) == QUEUE_TOO_LARGE);

@@ -39,7 +39,7 @@ write_letter(letter *l, int value)
 {
   l->value = value;
   l->part = (message_part){(const uint8_t *)&l->value, sizeof(l->value)};
-  l->attachment = (message_attachment){letter_release, &l->part, 1, 0};
+  l->attachment = (message_attachment){letter_release, &l->part, 1, 0, NULL};
   atomic_init(&l->released, 0);
 }
 
