@@ -51,7 +51,7 @@ static int
 test_pieces_are_trimmed_one_by_one(void)
 {
   pieces p = {.parts = {{(const uint8_t *)"ab", 2}, {NULL, 0}, {(const uint8_t *)"cde", 3}}};
-  p.base = (message_attachment){count_release, p.parts, 3, 0};
+  p.base = (message_attachment){count_release, p.parts, 3, 0, NULL};
   message m = {.size = 5, .attachment = &p.base};
   message_trim(&m, 1);
   CHECK(m.size == 4 && p.base.part_count == 3 && p.base.parts[0].data[0] == 'b');

@@ -311,7 +311,7 @@ new_letter(size_t size)
   }
   l->parts[0] = (message_part){l->bytes, size / 3};
   l->parts[1] = (message_part){l->bytes + size / 3, size - size / 3};
-  l->attachment = (message_attachment){letter_release, l->parts, 2, 0};
+  l->attachment = (message_attachment){letter_release, l->parts, 2, 0, NULL};
   return l;
 }
 
