@@ -1,7 +1,7 @@
 /* Work on channels that is too long for whoever has it to do: a scheduler, or a thread with the GIL.
  *
  * Plain C.  One thread does it, in small steps of each chore in turn; it is there while there is something
- * to do.  Any thread, GIL or not, no lock held.
+ * to do, and a second longer.  Any thread, GIL or not, no lock held.
  */
 #ifndef BEAMLOOP_CHANNEL_CHORES_H
 #define BEAMLOOP_CHANNEL_CHORES_H

@@ -43,6 +43,8 @@ CHANNEL_SOURCES = \
 	c_src/channel/cpu_relax.h \
 	c_src/channel/message_heap.c \
 	c_src/channel/message_heap.h \
+	c_src/channel/message_pool.c \
+	c_src/channel/message_pool.h \
 	c_src/channel/message_store.c \
 	c_src/channel/message_store.h \
 	c_src/channel/queue.c \

@@ -5,10 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "message_pool.h"
+
 #define CHUNK_SLOTS 126
 #define SEGMENT_FIRST 4096
 #define SEGMENT_MAX 65536
 #define SPARE_SEGMENTS 8
+#define LARGE_FROM ((size_t)4 << 20) /* bytes queued from which on segments are the pool's blocks */
 
 /* More than the messages of any segment. */
 #define STORE_HOLDS ((size_t)1 << 40)
@@ -25,6 +28,9 @@ struct message_segment {
   size_t written; /* messages */
   _Alignas(max_align_t) uint8_t data[];
 };
+
+/* Of a segment that is a block of the pool. */
+#define LARGE_CAPACITY (MESSAGE_POOL_BLOCK - sizeof(message_segment))
 
 struct message_chunk {
   message_chunk *next;
@@ -61,6 +67,14 @@ segment_reset(message_segment *s)
   s->written = 0;
 }
 
+static void
+segment_begin(message_segment *s, size_t capacity)
+{
+  s->capacity = capacity;
+  segment_reset(s);
+  atomic_fetch_add_explicit(&live_blocks, 1, memory_order_relaxed);
+}
+
 static message_segment *
 segment_new(size_t capacity)
 {
@@ -71,9 +85,18 @@ segment_new(size_t capacity)
   if (s == NULL) {
     return NULL;
   }
-  s->capacity = capacity;
-  segment_reset(s);
-  atomic_fetch_add_explicit(&live_blocks, 1, memory_order_relaxed);
+  segment_begin(s, capacity);
+  return s;
+}
+
+/* A block of the pool; NULL when none is ready. */
+static message_segment *
+segment_large(void)
+{
+  message_segment *s = message_pool_take();
+  if (s != NULL) {
+    segment_begin(s, LARGE_CAPACITY);
+  }
   return s;
 }
 
@@ -82,6 +105,10 @@ static void
 segment_free(message_segment *s)
 {
   atomic_fetch_sub_explicit(&live_blocks, 1, memory_order_relaxed);
+  if (s->capacity == LARGE_CAPACITY) {
+    message_pool_give(s);
+    return;
+  }
   for (int i = 0; s->capacity == SEGMENT_MAX && i < SPARE_SEGMENTS; i++) {
     message_segment *none = NULL;
     if (atomic_load_explicit(&spare_segments[i], memory_order_relaxed) == NULL &&
@@ -117,34 +144,50 @@ message_place_clear(message_place *place)
   if (place->group != NULL) {
     place->group->leave(place->group);
   }
-  *place = (message_place){.segment = NULL};
+  place->segment = NULL;
+  place->group = NULL;
 }
 
-/* The segment with room for size bytes.  Segments start small, so that a channel that carries
- * little stays small, and grow to SEGMENT_MAX; a larger payload gets one of its own size. */
+/* The place gets a segment for size bytes.  Segments start small, so that a channel that carries little
+ * stays small, and grow to SEGMENT_MAX, or while very much is queued to a block of the pool, if one is
+ * ready; a larger payload gets one of its own size.  NULL when memory is short. */
 static message_segment *
-segment_for(message_segment **current, size_t size)
+renew_segment(message_place *place, size_t size)
 {
-  message_segment *s = *current;
+  message_segment *old = place->segment, *s = NULL;
   size_t capacity = SEGMENT_FIRST;
-  if (s != NULL) {
-    if (s->capacity - s->used >= size) {
-      return s;
-    }
-    /* Every message in it is gone: write from the start again. */
-    if (s->capacity >= size &&
-        atomic_load_explicit(&s->holds, memory_order_acquire) == STORE_HOLDS - s->written) {
-      segment_reset(s);
-      return s;
-    }
-    capacity = s->capacity * 4 > SEGMENT_MAX ? SEGMENT_MAX : s->capacity * 4;
+  if (old != NULL) {
+    capacity = old->capacity * 4 > SEGMENT_MAX ? SEGMENT_MAX : old->capacity * 4;
   }
-  s = segment_new(capacity > size ? capacity : size);
+  if (capacity == SEGMENT_MAX && size <= SEGMENT_MAX && place->queued != NULL &&
+      place->queued(place) >= LARGE_FROM) {
+    s = segment_large();
+  }
+  if (s == NULL) {
+    s = segment_new(capacity > size ? capacity : size);
+  }
   if (s != NULL) {
-    segment_retire(*current);
-    *current = s;
+    segment_retire(old);
+    place->segment = s;
   }
   return s;
+}
+
+/* The segment with room for size bytes; NULL when memory is short. */
+static message_segment *
+segment_for(message_place *place, size_t size)
+{
+  message_segment *s = place->segment;
+  if (s != NULL && s->capacity - s->used >= size) {
+    return s;
+  }
+  /* Every message in it is gone: write from the start again. */
+  if (s != NULL && s->capacity >= size && s->capacity != LARGE_CAPACITY &&
+      atomic_load_explicit(&s->holds, memory_order_acquire) == STORE_HOLDS - s->written) {
+    segment_reset(s);
+    return s;
+  }
+  return renew_segment(place, size);
 }
 
 int
@@ -157,7 +200,7 @@ message_copy_in(message_place *place, const uint8_t *data, size_t size, message 
   if (size == 0) {
     return 0;
   }
-  message_segment *s = segment_for(&place->segment, size);
+  message_segment *s = segment_for(place, size);
   if (s == NULL) {
     return -1;
   }
@@ -244,7 +287,7 @@ int
 message_attach(message_place *place, message *m, message_attachment *attachment)
 {
   if (attachment->movable > 0) {
-    message_segment *s = segment_for(&place->segment, attachment->movable + sizeof(max_align_t));
+    message_segment *s = segment_for(place, attachment->movable + sizeof(max_align_t));
     if (s == NULL) {
       return -1;
     }

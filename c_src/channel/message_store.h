@@ -2,7 +2,8 @@
  *
  * Plain C.  A small payload is copied into the current segment, a block that many messages share
  * and that is written again from its start when all of them are gone; a payload that is not copied
- * belongs to an attachment, whose owner says how it is released.  Nothing here costs more when more
+ * belongs to an attachment, whose owner says how it is released.  Where much is queued the segments are
+ * blocks of the pool, so that nobody waits for new memory with a queue's lock.  Nothing here costs more when more
  * is queued: descriptors live in linked chunks, none is ever moved to grow.
  *
  * Lists and segments are guarded by the queue's locks; releasing a message is not, and needs none.
@@ -49,10 +50,14 @@ struct message_attachment {
 };
 
 /* Where a queue's payload goes.  Zero-initialised is empty. */
-typedef struct message_place {
+typedef struct message_place message_place;
+
+struct message_place {
   message_segment *segment; /* or NULL */
   message_group *group;     /* or NULL */
-} message_place;
+  /* How many bytes are queued, which tells how large the next segment is to be; or NULL. */
+  size_t (*queued)(message_place *self);
+};
 
 struct message {
   const uint8_t *data;            /* the payload when it was copied, else NULL */

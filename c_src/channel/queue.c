@@ -1,8 +1,10 @@
 #include "queue_internal.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include "cpu_relax.h"
+#include "message_pool.h"
 
 #define LOCK_SPINS 40
 #define TURNS_MAX 6 /* at the lock, of one call that wakes */
@@ -77,6 +79,9 @@ queue_finish(queue *q, queue_laters *laters)
     int hand_over = last && must_hand_over(q, more);
     queue_unlock(q);
     run_laters(laters);
+    if (atomic_load_explicit(&message_pool_wants, memory_order_relaxed)) {
+      message_pool_fill();
+    }
     if (hand_over) {
       q->settle_later(q);
     }
@@ -101,10 +106,20 @@ queue_settle_more(queue *q)
   return more;
 }
 
+/* Lock held. */
+static size_t
+queued_bytes(message_place *place)
+{
+  queue *q = (queue *)((char *)place - offsetof(queue, place));
+  queue_look(q);
+  return queue_size(q);
+}
+
 void
 queue_init(queue *q, const queue_limits *limits)
 {
   memset(q, 0, sizeof(*q));
+  q->place.queued = queued_bytes;
   pthread_mutex_init(&q->head, NULL);
   pthread_mutex_init(&q->mutex, NULL);
   q->limits = *limits;

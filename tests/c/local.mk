@@ -10,6 +10,8 @@ tests_c_test_pending_LDADD = -lpthread
 check_PROGRAMS += tests/c/test_queue
 tests_c_test_queue_SOURCES = tests/c/test_queue.c c_src/channel/cpu_relax.h \
 	c_src/channel/message_heap.c c_src/channel/message_heap.h \
+	c_src/channel/channel_chores.c c_src/channel/channel_chores.h \
+	c_src/channel/message_pool.c c_src/channel/message_pool.h \
 	c_src/channel/message_store.c c_src/channel/message_store.h \
 	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_internal.h \
 	c_src/channel/queue_senders.c \
@@ -23,6 +25,8 @@ tests_c_test_pool_LDADD = -lpthread
 check_PROGRAMS += tests/c/test_queue_senders
 tests_c_test_queue_senders_SOURCES = tests/c/test_queue_senders.c c_src/channel/cpu_relax.h \
 	c_src/channel/message_heap.c c_src/channel/message_heap.h \
+	c_src/channel/channel_chores.c c_src/channel/channel_chores.h \
+	c_src/channel/message_pool.c c_src/channel/message_pool.h \
 	c_src/channel/message_store.c c_src/channel/message_store.h \
 	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_internal.h \
 	c_src/channel/queue_senders.c \
@@ -31,6 +35,8 @@ tests_c_test_queue_senders_SOURCES = tests/c/test_queue_senders.c c_src/channel/
 check_PROGRAMS += tests/c/test_queue_select
 tests_c_test_queue_select_SOURCES = tests/c/test_queue_select.c c_src/channel/cpu_relax.h \
 	c_src/channel/message_heap.c c_src/channel/message_heap.h \
+	c_src/channel/channel_chores.c c_src/channel/channel_chores.h \
+	c_src/channel/message_pool.c c_src/channel/message_pool.h \
 	c_src/channel/message_store.c c_src/channel/message_store.h \
 	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_internal.h \
 	c_src/channel/queue_select.c c_src/channel/queue_select.h c_src/channel/queue_senders.c \
@@ -40,6 +46,7 @@ check_PROGRAMS += tests/c/test_queue_crowds
 tests_c_test_queue_crowds_SOURCES = tests/c/test_queue_crowds.c \
 	c_src/channel/channel_chores.c c_src/channel/channel_chores.h \
 	c_src/channel/cpu_relax.h c_src/channel/message_heap.c c_src/channel/message_heap.h \
+	c_src/channel/message_pool.c c_src/channel/message_pool.h \
 	c_src/channel/message_store.c c_src/channel/message_store.h \
 	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_internal.h \
 	c_src/channel/queue_senders.c
@@ -48,7 +55,19 @@ tests_c_test_queue_crowds_LDADD = -lpthread
 check_PROGRAMS += tests/c/test_queue_return
 tests_c_test_queue_return_SOURCES = tests/c/test_queue_return.c c_src/channel/cpu_relax.h \
 	c_src/channel/message_heap.c c_src/channel/message_heap.h \
+	c_src/channel/channel_chores.c c_src/channel/channel_chores.h \
+	c_src/channel/message_pool.c c_src/channel/message_pool.h \
 	c_src/channel/message_store.c c_src/channel/message_store.h \
 	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_internal.h \
 	c_src/channel/queue_senders.c
 tests_c_test_queue_return_LDADD = -lpthread
+
+check_PROGRAMS += tests/c/test_message_pool
+tests_c_test_message_pool_SOURCES = tests/c/test_message_pool.c \
+	c_src/channel/channel_chores.c c_src/channel/channel_chores.h \
+	c_src/channel/cpu_relax.h c_src/channel/message_heap.c c_src/channel/message_heap.h \
+	c_src/channel/message_pool.c c_src/channel/message_pool.h \
+	c_src/channel/message_store.c c_src/channel/message_store.h \
+	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_internal.h \
+	c_src/channel/queue_senders.c
+tests_c_test_message_pool_LDADD = -lpthread
