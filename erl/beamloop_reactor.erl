@@ -86,15 +86,22 @@ info(Reactor) ->
     case way(Reactor) of
         {ok, {Loop, Object, _Binaries}} ->
             case run({Loop, Object, str}, '_info', []) of
-                {ok, Info} -> {ok, maps:from_list([shown(Pair) || Pair <- maps:to_list(Info)])};
+                {ok, Info} -> {ok, maps:from_list([{Key, shown(Key, Info)} || Key <- info_keys()])};
                 {error, Reason} -> {error, Reason}
             end;
         Error ->
             Error
     end.
 
-shown({<<"max_connections">>, none}) -> {max_connections, infinity};
-shown({Key, Value}) -> {binary_to_existing_atom(Key), Value}.
+info_keys() ->
+    [connections, accepted, closed, errors, received, sent, max_connections, read_size, write_limit,
+     stopping].
+
+shown(Key, Info) ->
+    case maps:get(atom_to_binary(Key), Info) of
+        none -> infinity;
+        Value -> Value
+    end.
 
 -spec stop(pid() | atom(), timeout() | default) -> ok.
 stop(Reactor, default) ->

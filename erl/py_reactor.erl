@@ -20,7 +20,7 @@
                      drain_timeout => timeout(), binaries => bytes | str}.
 %% `args' are given to the factory at each call. `loop' is the default loop unless given; `name'
 %% registers the process. `max_connections' is how many there may be at a time (`infinity');
-%% `read_size' how many bytes one call receives at most (256 KB); `write_limit' of how many that a peer
+%% `read_size' how many bytes one call receives at most (1 MB); `write_limit' of how many that a peer
 %% does not take nothing more is read from it meanwhile (64 KB). `drain_timeout' is what {@link stop/1}
 %% and a supervisor's shutdown give connections to end, in milliseconds (3000). `binaries' says as what
 %% Python sees the binaries of `args' and of `Info'.

@@ -193,9 +193,8 @@ def show_machine(columns):
     )
 
 
-def parse_options():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = [*CASES, *FURTHER]
+def parse_options(names):
+    parser = argparse.ArgumentParser()
     parser.add_argument("--case", action="append", choices=names, help="all, unless given")
     parser.add_argument("--columns", default=",".join(COLUMNS), help="separated by commas")
     parser.add_argument("--rounds", type=int, default=11)
@@ -211,20 +210,21 @@ def parse_options():
     return options
 
 
-def main():
-    options = parse_options()
+def main(cases=CASES, further=FURTHER, make_tools=Tools):
+    """Also for other benchmarks of servers, with cases, tables and servers of their own."""
+    options = parse_options([*cases, *further])
     raise_descriptor_limit()
     columns = available_columns(options.columns.split(","))
     show_machine(columns)
     measured = {}
-    with Tools() as tools:
-        for name in options.case or [*CASES, *FURTHER]:
-            if name in FURTHER:
-                measured[name] = FURTHER[name](tools, columns, options)
-            elif CASES[name].kind in WEB and not has_wrk():
+    with make_tools() as tools:
+        for name in options.case or [*cases, *further]:
+            if name in further:
+                measured[name] = further[name](tools, columns, options)
+            elif cases[name].kind in WEB and not has_wrk():
                 print(f"\nwrk is not there: {name} left out")
             else:
-                measured[name] = run_case(tools, CASES[name], columns, options)
+                measured[name] = run_case(tools, cases[name], columns, options)
     if options.json:
         with open(options.json, "w") as file:
             json.dump(measured, file)

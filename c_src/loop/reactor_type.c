@@ -9,7 +9,7 @@
 #include <structmember.h>
 #include <sys/socket.h>
 
-#define READ_SIZE (256 * 1024)
+#define READ_SIZE (1024 * 1024)
 #define WRITE_LIMIT (64 * 1024)
 
 /* --- refusals ---------------------------------------------------------------------------------- */
@@ -176,6 +176,7 @@ adopt(reactor *self, int fd, PyObject *info, PyObject *early)
   Py_DECREF(made);
   set_nodelay(fd);
   self->accepted++;
+  self->received += early == NULL ? 0 : (uint64_t)PyBytes_GET_SIZE(early);
   return protocol;
 }
 

@@ -1,4 +1,4 @@
-"""The channel examples, each a process of its own, over a text of this tree."""
+"""The examples of channels and reactors, each a process of its own, over a text of this tree."""
 
 import subprocess
 from pathlib import Path
@@ -17,6 +17,7 @@ LINES = TEXT.read_bytes().count(b"\n") + 1
         ("stream", f"{LINES} lines, "),
         ("worker_pool", f"{len(TEXT.read_bytes().split())} words"),
         ("backpressure", f"{LINES} lines in "),
+        ("key_value", f"{LINES} lines over 8 connections"),
     ],
 )
 def test_a_pattern_agrees_with_erlang(pattern, says):

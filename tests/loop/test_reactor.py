@@ -158,10 +158,11 @@ def test_integers_and_socket_objects_are_adopted():
 
 def test_early_data_comes_first():
     async def main():
-        async with serving() as (_, connect):
+        async with serving() as (served, connect):
             protocol, peer = connect(data=b"early ")
             await peer.send(b"late")
             assert await peer.receive(10) == b"early late"
+            assert served.info()["received"] == 10
             assert protocol.seen[1] == ("data", b"early ")
 
     assert run(main) == []
