@@ -135,7 +135,7 @@ hand_over(fd, Fd, Info, Way) ->
     end;
 hand_over(port, Port, Info, Way) ->
     case check_port(Port) of
-        {ok, Fd} -> hand_port_over(Port, Fd, Info, Way);
+        {ok, Fd, Packet} -> hand_port_over(Port, Fd, Packet, Info, Way);
         Error -> Error
     end;
 hand_over(inet, {'$inet', _, {Pid, Inner}} = Socket, Info, Way) ->
@@ -153,58 +153,66 @@ hand_over(socket, Socket, Info, Way) ->
 copy_and_close(Socket, Owner, Info, Way, Close) ->
     case {socket:getopt(Socket, {otp, fd}), socket:getopt(Socket, {otp, controlling_process})} of
         {{ok, Fd}, {ok, Owner}} ->
-            Copied = copy(Fd, Info, <<>>, Way),
-            Copied =:= ok andalso Close(),
-            Copied;
+            Answer = with_copy(Fd, fun(Number) -> adopt_copy(Number, Info, <<>>, Way) end),
+            Answer =:= ok andalso Close(),
+            Answer;
         {{ok, _Fd}, {ok, _Other}} -> {error, not_owner};
         _Closed -> {error, closed}
     end.
 
-%% The descriptor of a gen_tcp socket that nobody else uses and that has sent everything.
+%% The descriptor of a gen_tcp socket that nobody else uses and that has sent everything, and how it
+%% divides data.
 check_port(Port) ->
-    case {erlang:port_info(Port, connected), inet:getopts(Port, [active]),
+    case {erlang:port_info(Port, connected), inet:getopts(Port, [active, packet]),
           inet:getstat(Port, [send_pend]), inet:getfd(Port)} of
         {{connected, Owner}, _, _, _} when Owner =/= self() -> {error, not_owner};
-        {_, {ok, [{active, false}]}, {ok, [{send_pend, 0}]}, {ok, Fd}} -> {ok, Fd};
-        {_, {ok, [{active, false}]}, {ok, [{send_pend, Size}]}, {ok, _}} -> {error, {unsent, Size}};
-        {{connected, _}, {ok, _Active}, _, {ok, _}} -> {error, not_passive};
+        {_, {ok, [{active, false}, {packet, Packet}]}, {ok, [{send_pend, 0}]}, {ok, Fd}} ->
+            {ok, Fd, Packet};
+        {_, {ok, [{active, false}, _]}, {ok, [{send_pend, Size}]}, {ok, _}} ->
+            {error, {unsent, Size}};
+        {{connected, _}, {ok, [{active, _}, _]}, _, {ok, _}} -> {error, not_passive};
+        {{connected, _}, {ok, [{active, _}]}, _, {ok, _}} -> {error, not_a_stream};
         _Closed -> {error, closed}
     end.
 
-hand_port_over(Port, Fd, Info, Way) ->
-    {ok, [{packet, Packet}]} = inet:getopts(Port, [packet]),
-    Ahead = read_ahead(Port),
-    case copy(Fd, Info, Ahead, Way) of
-        ok ->
-            ok = gen_tcp:close(Port);
-        Error ->
-            _ = Ahead =/= <<>> andalso gen_tcp:unrecv(Port, Ahead),
-            _ = inet:setopts(Port, [{packet, Packet}]),
-            Error
-    end.
+%% The copy comes first: a socket that finds the peer's end gives its descriptor up.
+hand_port_over(Port, Fd, Packet, Info, Way) ->
+    with_copy(Fd, fun(Number) ->
+        Ahead = read_ahead(Port),
+        case adopt_copy(Number, Info, Ahead, Way) of
+            ok ->
+                ok = gen_tcp:close(Port);
+            Error ->
+                _ = Ahead =/= <<>> andalso gen_tcp:unrecv(Port, Ahead),
+                _ = inet:setopts(Port, [{packet, Packet}]),
+                Error
+        end
+    end).
 
 %% What the socket has read and not given yet, perhaps a part of a packet, and what has just come.
 read_ahead(Port) ->
-    ok = inet:setopts(Port, [{packet, raw}]),
+    _ = inet:setopts(Port, [{packet, raw}]),
     case gen_tcp:recv(Port, 0, 0) of
         {ok, Data} -> iolist_to_binary(Data);
         {error, _NothingOrTheEnd} -> <<>>
     end.
 
-%% The copy belongs to the reference until Python takes it.
-copy(Fd, Info, Ahead, Way) ->
+%% The copy belongs to the reference until Python takes it by its number.
+with_copy(Fd, Use) ->
     case beamloop_nif:nif_descriptor_dup(Fd) of
         {ok, Descriptor, Number} ->
-            Answer = answer(run(Way, '_adopt_copy', [Number, Info, latin1(Ahead, Way)])),
+            Answer = Use(Number),
             true = is_reference(Descriptor), % which keeps it until here
             Answer;
         Error ->
             Error
     end.
 
-%% Where binaries are texts in Python, one character for each byte.
-latin1(Ahead, {_Loop, _Object, str}) -> unicode:characters_to_binary(Ahead, latin1);
-latin1(Ahead, _Way) -> Ahead.
+%% Where binaries are texts in Python, what was read ahead is one character for each byte.
+adopt_copy(Number, Info, Ahead, {_Loop, _Object, str} = Way) ->
+    answer(run(Way, '_adopt_copy', [Number, Info, unicode:characters_to_binary(Ahead, latin1)]));
+adopt_copy(Number, Info, Ahead, Way) ->
+    answer(run(Way, '_adopt_copy', [Number, Info, Ahead])).
 
 answer({ok, Answer}) -> Answer;
 answer({error, Reason}) -> {error, Reason}.

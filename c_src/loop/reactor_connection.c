@@ -172,6 +172,7 @@ connection_finish(connection *self)
 
   readers_unset_transport(owner->loop, self->fd, (PyObject *)self);
   self->lost = true;
+  self->shut = true;
   if (self->started) {
     self->in_callback = true;
     result = PyObject_CallMethodOneArg(protocol, method, error);

@@ -41,7 +41,7 @@ protocol_write(reactor_protocol *self, PyObject *data)
 
   if (served == NULL)
     return NULL;
-  if (served->shut || served->lost) {
+  if (served->shut) {
     PyErr_SetString(PyExc_ConnectionError, "write() after the connection's end");
     return NULL;
   }
@@ -54,8 +54,9 @@ protocol_write(reactor_protocol *self, PyObject *data)
     size = view.len;
     PyBuffer_Release(&view);
   }
+  /* What is written before the protocol can know of the loss is lost with the rest. */
   Py_INCREF(served);
-  if (connection_write(served, data) < 0)
+  if (!served->lost && connection_write(served, data) < 0)
     size = -1;
   Py_DECREF(served);
   return size < 0 ? NULL : PyLong_FromSsize_t(size);
@@ -119,6 +120,7 @@ protocol_abort(reactor_protocol *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
   if (connected(self, "abort") == NULL)
     return NULL;
+  self->connection->shut = true;
   return none_if(connection_abort(self->connection, NULL));
 }
 

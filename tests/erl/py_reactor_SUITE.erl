@@ -9,6 +9,7 @@
          sockets_of_socket_are_served/1, unix_sockets_are_served/1, descriptors_are_served/1,
          protocols_are_given_the_info/1, factories_are_given_arguments/1,
          what_was_read_ahead_comes_first/1, the_peer_notices_nothing/1, half_a_packet_is_not_lost/1,
+         a_peer_that_has_ended_is_handed_over/1,
          sockets_that_cannot_be_handed_over_stay/1, a_failed_handoff_loses_nothing/1,
          descriptors_that_cannot_be_handed_over_stay/1, a_descriptor_is_handed_over_once/1,
          failing_factories_are_told/1, exceptions_end_their_connection_alone/1,
@@ -26,7 +27,7 @@ all() ->
     [gen_tcp_sockets_are_served, sockets_of_the_socket_back_end_are_served,
      sockets_of_socket_are_served, unix_sockets_are_served, descriptors_are_served,
      protocols_are_given_the_info, factories_are_given_arguments, what_was_read_ahead_comes_first,
-     the_peer_notices_nothing, half_a_packet_is_not_lost,
+     the_peer_notices_nothing, half_a_packet_is_not_lost, a_peer_that_has_ended_is_handed_over,
      sockets_that_cannot_be_handed_over_stay, a_failed_handoff_loses_nothing,
      descriptors_that_cannot_be_handed_over_stay, a_descriptor_is_handed_over_once,
      failing_factories_are_told, exceptions_end_their_connection_alone,
@@ -103,9 +104,9 @@ init_per_testcase(_Case, Config) ->
 %% No test leaves a call, a loop, a descriptor of Python's, nor anything in the mailbox.
 end_per_testcase(_Case, _Config) ->
     until(fun() ->
-        erlang:garbage_collect(),
-        #{calls := Calls, loops := Loops, descriptors := Waiting} = py:info(),
-        {Calls, Loops, Waiting} =:= {0, 0, 0}
+        [garbage_collect(Pid) || Pid <- processes()],
+        #{calls := Calls, loops := Loops, descriptors := Waiting, objects := Objects} = py:info(),
+        {Calls, Loops, Waiting, Objects} =:= {0, 0, 0, 0}
     end),
     ?assertEqual({ok, 0}, py:eval("len(reactor._loop._adopted)")),
     ?assertEqual({messages, []}, process_info(self(), messages)).
@@ -232,6 +233,22 @@ half_a_packet_is_not_lost(Config) ->
     ?assertEqual({ok, <<10:32, "half">>}, gen_tcp:recv(Client, 8, 5000)),
     ok = gen_tcp:close(Client),
     ok = stop(Reactor).
+
+%% It has ended its side, with or without having said something.
+a_peer_that_has_ended_is_handed_over(Config) ->
+    [begin
+         Reactor = start(#{protocol => {'__main__', 'Echo'}}),
+         {Client, Server} = connection(Config),
+         ok = gen_tcp:send(Client, Said),
+         ok = gen_tcp:shutdown(Client, write),
+         timer:sleep(20),
+         ok = py_reactor:handoff(Reactor, Server, none),
+         ?assertEqual(Said, all_of(Client)),
+         ?assertEqual([{made, none}, {lost, <<"NoneType">>}], logged()),
+         ok = gen_tcp:close(Client),
+         ok = stop(Reactor),
+         ok = py:exec("log.clear()")
+     end || Said <- [<<>>, <<"said">>]].
 
 %% ---- errors ----
 
@@ -553,6 +570,13 @@ ask(Socket, Data) ->
     ok = gen_tcp:send(Socket, Data),
     {ok, Answer} = gen_tcp:recv(Socket, 0, 5000),
     Answer.
+
+%% What is received until the peer's end.
+all_of(Socket) ->
+    case gen_tcp:recv(Socket, 0, 5000) of
+        {ok, Data} -> <<Data/binary, (all_of(Socket))/binary>>;
+        {error, closed} -> <<>>
+    end.
 
 elsewhere(Fun) ->
     {Pid, Monitor} = spawn_monitor(fun() -> exit({result, Fun()}) end),
