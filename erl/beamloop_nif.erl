@@ -11,7 +11,7 @@
 -export([nif_channel_send/3, nif_channel_send/4, nif_channel_send_binary/2,
          nif_channel_send_binary/3, nif_channel_send_iovec/3, nif_channel_send_iovec/4,
          nif_channel_send_many/3, nif_channel_send_cancel/1]).
--export([nif_byte_channel_send/2, nif_byte_channel_send/3, nif_byte_channel_send_iovec/2,
+-export([nif_byte_channel_drain/4, nif_byte_channel_send/2, nif_byte_channel_send/3, nif_byte_channel_send_iovec/2,
          nif_byte_channel_send_iovec/3]).
 -export([nif_channel_take/2, nif_channel_recv_wait/3, nif_channel_recv_claim/1,
          nif_channel_recv_cancel/1, nif_channel_recv_give_up/1]).
@@ -112,6 +112,11 @@ nif_channel_send_iovec(_Channel, _Iovec, _Handles) ->
 -spec nif_channel_send_iovec(reference(), [binary()], [reference()], reference()) ->
           sent_or_waits().
 nif_channel_send_iovec(_Channel, _Iovec, _Handles, _Ref) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_byte_channel_drain(reference(), non_neg_integer(), non_neg_integer(), reference()) ->
+          ok | wait | {error, system_limit}.
+nif_byte_channel_drain(_Channel, _Above, _Mark, _Ref) ->
     erlang:nif_error(not_loaded).
 
 -spec nif_byte_channel_send(reference(), binary()) -> sent().

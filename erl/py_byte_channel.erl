@@ -6,10 +6,14 @@
 %% `py_channel' and the other way round: that is `badarg'.
 -module(py_byte_channel).
 
--export([new/0, new/1, send/2, send/3, close/1, close/2, info/1]).
+-export([new/0, new/1, send/2, send/3, send_file/2, send_file/3, close/1, close/2, info/1]).
 -export([recv/1, recv/2, try_receive/1, subscribe/1, subscribe/2, unsubscribe/1]).
 
--export_type([channel/0, options/0]).
+-export_type([channel/0, options/0, file_options/0]).
+
+%% What send_file reads at once, and what it lets wait for Python.
+-define(FILE_CHUNK, 65536).
+-define(FILE_WINDOW, 262144).
 
 -opaque channel() :: reference().
 
@@ -21,6 +25,12 @@
     owner => pid()
 }.
 %% As for `py_channel:new/1'.  A chunk counts its bytes, and 32 at least.
+
+-type file_options() :: #{
+    offset => non_neg_integer(),
+    length => non_neg_integer() | infinity
+}.
+%% Where in the file to begin, and how many bytes to send at most; without them all of it.
 
 %% @doc A new unbounded byte channel.  It closes by itself when Erlang has dropped every reference to it.
 -spec new() -> {ok, channel()} | {error, system_limit}.
@@ -68,6 +78,80 @@ whole(Binary) -> beamloop_channel:own(Binary).
 
 iovec(Data) ->
     beamloop_channel:pieces(erlang:iolist_to_iovec(Data)).
+
+%% @doc As `send_file(Channel, Path, #{})'.
+-spec send_file(channel(), file:name_all()) -> {ok, non_neg_integer()} | {error, Reason}
+              when Reason :: closed | system_limit | file:posix().
+send_file(Channel, Path) ->
+    send_file(Channel, Path, #{}).
+
+%% @doc Sends a file, or a part of it, in chunks of 64 KB, and waits for Python meanwhile: no more than
+%% 256 KB of it are in memory, in an unbounded channel too.  How many bytes were sent: fewer than `length'
+%% when the file ends before.  `{error, Reason}': the file cannot be read, or the channel was closed
+%% before all of it was sent.
+-spec send_file(channel(), file:name_all(), file_options()) ->
+          {ok, non_neg_integer()} | {error, Reason}
+              when Reason :: closed | system_limit | file:posix().
+send_file(Channel, Path, Options) when is_map(Options) ->
+    Offset = maps:get(offset, Options, 0),
+    Length = maps:get(length, Options, infinity),
+    (map_size(maps:without([offset, length], Options)) =:= 0 andalso
+     is_integer(Offset) andalso Offset >= 0 andalso
+     (Length =:= infinity orelse (is_integer(Length) andalso Length >= 0))) orelse
+        error(badarg, [Channel, Path, Options]),
+    #{max_size := MaxSize} = info(Channel),
+    case file:open(Path, [read, raw, binary]) of
+        {ok, File} ->
+            try position(File, Offset) of
+                ok -> send_rest(Channel, File, min(?FILE_CHUNK, MaxSize), Length, 0);
+                Error -> Error
+            after
+                file:close(File)
+            end;
+        {error, badarg} ->
+            error(badarg, [Channel, Path, Options]);
+        Error ->
+            Error
+    end;
+send_file(Channel, Path, Options) ->
+    error(badarg, [Channel, Path, Options]).
+
+%% What is no regular file has a beginning at least.
+position(_File, 0) -> ok;
+position(File, Offset) ->
+    case file:position(File, Offset) of
+        {ok, _} -> ok;
+        Error -> Error
+    end.
+
+%% Atoms are greater than numbers.
+send_rest(Channel, File, Chunk, Left, Sent) ->
+    case read(File, min(Chunk, Left)) of
+        eof ->
+            {ok, Sent};
+        {ok, Data} ->
+            case send_next(Channel, Data) of
+                ok -> send_rest(Channel, File, Chunk, left(Left, Data), Sent + byte_size(Data));
+                Error -> Error
+            end;
+        Error ->
+            Error
+    end.
+
+read(_File, 0) -> eof;
+read(File, Size) -> file:read(File, Size).
+
+left(infinity, _Data) -> infinity;
+left(Left, Data) -> Left - byte_size(Data).
+
+send_next(Channel, Data) ->
+    Ref = make_ref(),
+    case beamloop_nif:nif_byte_channel_drain(Channel, ?FILE_WINDOW - ?FILE_CHUNK,
+                                             ?FILE_WINDOW div 2, Ref) of
+        wait -> receive {Ref, drained} -> send(Channel, Data, infinity) end;
+        ok -> send(Channel, Data, infinity);
+        Error -> Error
+    end.
 
 %% @doc The next chunk from Python, as soon as there is one.
 -spec recv(channel()) -> {ok, binary()} | {error, closed | system_limit}.

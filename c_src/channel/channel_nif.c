@@ -36,6 +36,7 @@ make_atoms(ErlNifEnv *env)
       {&a->declined, "declined"},
       {&a->more, "more"},
       {&a->handed, "handed"},
+      {&a->drained, "drained"},
       {&a->encoded, "encoded"},
       {&a->empty, "empty"},
       {&a->bad_message, "bad_message"},
@@ -103,7 +104,7 @@ channel_nif_load(ErlNifEnv *env)
     return -1;
   }
   return channel_send_nif_load(env) == 0 && channel_recv_nif_load(env) == 0 &&
-                 channel_payload_nif_load(env) == 0
+                 channel_payload_nif_load(env) == 0 && byte_drain_nif_load(env) == 0
              ? 0
              : -1;
 }

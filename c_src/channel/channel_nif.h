@@ -43,6 +43,11 @@ ERL_NIF_TERM nif_channel_send_many(ErlNifEnv *env, int argc, const ERL_NIF_TERM 
 ERL_NIF_TERM nif_byte_channel_send(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 ERL_NIF_TERM nif_byte_channel_send_iovec(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
+/* nif_byte_channel_drain/4 (Channel, Above, Mark, Ref): ok, no more than Above bytes wait for Python; or
+ * wait: the process gets {Ref, drained} when no more than Mark do, or the channel is closed.
+ * {error, system_limit}. */
+ERL_NIF_TERM nif_byte_channel_drain(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
+
 /* nif_channel_send_cancel/1 (Sender): true, the message was not sent and there will be no answer;  or
  * false, the answer is there or under way. */
 ERL_NIF_TERM nif_channel_send_cancel(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);

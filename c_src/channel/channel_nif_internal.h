@@ -10,7 +10,7 @@
 /* Set at load, constant afterwards. */
 typedef struct channel_atoms_table {
   ERL_NIF_TERM ok, busy, error, closed, too_large, system_limit, declined, more, wait;
-  ERL_NIF_TERM handed, encoded, empty, bad_message, to_erlang;
+  ERL_NIF_TERM handed, drained, encoded, empty, bad_message, to_erlang;
   ERL_NIF_TERM true_, false_, infinity, none, noproc, bytes, str, terms, write;
   ERL_NIF_TERM size, max_size, messages, max_messages, waiters, receivers, senders;
   ERL_NIF_TERM total_in, total_out;
@@ -33,11 +33,12 @@ channel_handle *channel_nif_get_kind(ErlNifEnv *env, ERL_NIF_TERM term, ERL_NIF_
 /* Of a handle. */
 subscriptions *channel_nif_subscriptions(channel_handle *h);
 
-/* channel_recv_nif.c, channel_payload_nif.c */
+/* channel_recv_nif.c, channel_payload_nif.c, byte_drain_nif.c */
 
 /* From channel_nif_load: open the resource types.  0 or -1. */
 int channel_recv_nif_load(ErlNifEnv *env);
 int channel_payload_nif_load(ErlNifEnv *env);
+int byte_drain_nif_load(ErlNifEnv *env);
 
 /* What Erlang gets for a message from Python, which is consumed:  {ok, Term}, {encoded, Binary} for
  * binary_to_term, or {error, bad_message}; of a byte channel {ok, Binary}. */

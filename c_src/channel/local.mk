@@ -1,5 +1,6 @@
 # Channels: the queue core (plain C), the Erlang face and the Python face.
 CHANNEL_SOURCES = \
+	c_src/channel/byte_drain_nif.c \
 	c_src/channel/byte_read.c \
 	c_src/channel/byte_read.h \
 	c_src/channel/byte_send_nif.c \
@@ -49,6 +50,7 @@ CHANNEL_SOURCES = \
 	c_src/channel/message_store.h \
 	c_src/channel/queue.c \
 	c_src/channel/queue.h \
+	c_src/channel/queue_drain.c \
 	c_src/channel/queue_internal.h \
 	c_src/channel/queue_select.c \
 	c_src/channel/queue_select.h \

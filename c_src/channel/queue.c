@@ -215,10 +215,13 @@ queue_settle(queue *q, queue_laters *laters)
   if (q->first_sender != NULL) {
     queue_serve_senders(q, laters);
   }
+  if (q->first_drain != NULL) {
+    queue_wake_drained(q, laters);
+  }
   if (q->closed && queue_messages(q) == 0) {
     wake_all_closed(q, laters);
   }
-  atomic_store(&q->attention, q->first_sender != NULL || q->closed);
+  atomic_store(&q->attention, q->first_sender != NULL || q->first_drain != NULL || q->closed);
 }
 
 /* Any lock held.  A message has been claimed: 1 when the queue has to be settled for that.  Who begins

@@ -133,6 +133,20 @@ struct queue_sender {
   message_attachment *attachment; /* its message, left with the queue; or NULL: room is reserved */
 };
 
+/* Who waits until little is left.  Embedded in its owner.  Zero-initialised, wake and mark set. */
+typedef struct queue_drain queue_drain;
+
+struct queue_drain {
+  /* Queue's lock held; it is out of the list already.  Must not take the GIL or the queue's lock.  May
+   * leave one thing for later, as above. */
+  void (*wake)(queue_drain *d, queue_laters *laters);
+  size_t mark; /* bytes that may be left; constant */
+  /* guarded by the queue's lock: */
+  int waiting;
+  queue_drain *next;
+  queue_drain *prev;
+};
+
 #define QUEUE_CACHE_LINE 64
 
 /* What has gone in or out so far: the difference is what is there. */
@@ -171,6 +185,7 @@ struct queue {
   queue_waiter *last_waiter;
   queue_sender *first_sender;
   queue_sender *last_sender;
+  queue_drain *first_drain; /* in no order */
   size_t waiters[QUEUE_KINDS];
   size_t senders[QUEUE_KINDS];
   size_t handed;
@@ -238,6 +253,17 @@ int queue_send_withdraw(queue *q, queue_sender *s);
 
 /* 1 while s is in the list, 0 when it was woken or is idle. */
 int queue_sender_is_waiting(queue *q, const queue_sender *s);
+
+/* --- who waits until little is left: any thread, GIL or not; each takes the lock --- */
+
+/* 1: more than so many bytes are queued, and d is woken when no more than its mark are, or when the
+ * queue is closed; 0: there is nothing to wait for. */
+int queue_drain_wait(queue *q, queue_drain *d, size_t above);
+
+/* 1 when d waited and waits no more, 0 when it was woken. */
+int queue_drain_cancel(queue *q, queue_drain *d);
+
+int queue_drain_is_waiting(queue *q, const queue_drain *d);
 
 /* --- receivers --- */
 

@@ -68,6 +68,11 @@ queue_fits(const queue *q, size_t cost)
          queue_messages(q) + q->reserved_messages < q->limits.max_messages;
 }
 
+/* queue_drain.c */
+
+/* Lock held.  Wakes those for whom little enough is left, while queue_may_wake. */
+void queue_wake_drained(queue *q, queue_laters *laters);
+
 /* queue_senders.c */
 
 /* Lock held, closed or not.  Serves the senders that wait, in order, while laters has place. */

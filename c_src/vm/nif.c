@@ -97,6 +97,7 @@ static ErlNifFunc functions[] = {
     {"nif_byte_channel_send", 3, nif_byte_channel_send, 0},
     {"nif_byte_channel_send_iovec", 2, nif_byte_channel_send_iovec, 0},
     {"nif_byte_channel_send_iovec", 3, nif_byte_channel_send_iovec, 0},
+    {"nif_byte_channel_drain", 4, nif_byte_channel_drain, 0},
     {"nif_channel_send_many", 3, nif_channel_send_many, 0},
     {"nif_channel_send_cancel", 1, nif_channel_send_cancel, 0},
     {"nif_channel_take", 2, nif_channel_take, 0},

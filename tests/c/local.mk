@@ -13,7 +13,8 @@ tests_c_test_queue_SOURCES = tests/c/test_queue.c c_src/channel/cpu_relax.h \
 	c_src/channel/channel_chores.c c_src/channel/channel_chores.h \
 	c_src/channel/message_pool.c c_src/channel/message_pool.h \
 	c_src/channel/message_store.c c_src/channel/message_store.h \
-	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_internal.h \
+	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_drain.c \
+	c_src/channel/queue_internal.h \
 	c_src/channel/queue_senders.c \
 	c_src/channel/thread_wait.c c_src/channel/thread_wait.h
 
@@ -28,7 +29,8 @@ tests_c_test_queue_senders_SOURCES = tests/c/test_queue_senders.c c_src/channel/
 	c_src/channel/channel_chores.c c_src/channel/channel_chores.h \
 	c_src/channel/message_pool.c c_src/channel/message_pool.h \
 	c_src/channel/message_store.c c_src/channel/message_store.h \
-	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_internal.h \
+	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_drain.c \
+	c_src/channel/queue_internal.h \
 	c_src/channel/queue_senders.c \
 	c_src/channel/thread_wait.c c_src/channel/thread_wait.h
 
@@ -38,7 +40,8 @@ tests_c_test_queue_select_SOURCES = tests/c/test_queue_select.c c_src/channel/cp
 	c_src/channel/channel_chores.c c_src/channel/channel_chores.h \
 	c_src/channel/message_pool.c c_src/channel/message_pool.h \
 	c_src/channel/message_store.c c_src/channel/message_store.h \
-	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_internal.h \
+	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_drain.c \
+	c_src/channel/queue_internal.h \
 	c_src/channel/queue_select.c c_src/channel/queue_select.h c_src/channel/queue_senders.c \
 	c_src/channel/thread_wait.c c_src/channel/thread_wait.h
 
@@ -48,7 +51,8 @@ tests_c_test_queue_crowds_SOURCES = tests/c/test_queue_crowds.c \
 	c_src/channel/cpu_relax.h c_src/channel/message_heap.c c_src/channel/message_heap.h \
 	c_src/channel/message_pool.c c_src/channel/message_pool.h \
 	c_src/channel/message_store.c c_src/channel/message_store.h \
-	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_internal.h \
+	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_drain.c \
+	c_src/channel/queue_internal.h \
 	c_src/channel/queue_senders.c
 tests_c_test_queue_crowds_LDADD = -lpthread
 
@@ -58,7 +62,8 @@ tests_c_test_queue_return_SOURCES = tests/c/test_queue_return.c c_src/channel/cp
 	c_src/channel/channel_chores.c c_src/channel/channel_chores.h \
 	c_src/channel/message_pool.c c_src/channel/message_pool.h \
 	c_src/channel/message_store.c c_src/channel/message_store.h \
-	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_internal.h \
+	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_drain.c \
+	c_src/channel/queue_internal.h \
 	c_src/channel/queue_senders.c
 tests_c_test_queue_return_LDADD = -lpthread
 

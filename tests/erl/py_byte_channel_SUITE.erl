@@ -16,7 +16,10 @@
          a_small_part_of_a_large_binary_does_not_keep_it/1, large_chunks_from_python_are_not_copied/1,
          chunks_are_delivered_to_a_subscriber/1, a_dead_receiver_gives_its_chunk_back/1,
          dropping_the_last_reference_closes/1, the_owners_death_closes/1,
-         large_iodata_does_not_hold_a_scheduler/1]).
+         large_iodata_does_not_hold_a_scheduler/1, files_are_sent_whole_and_in_part/1,
+         files_that_cannot_be_read_are_told/1, a_file_waits_for_its_reader/1,
+         a_file_on_a_closed_channel_is_told/1, a_killed_sender_of_a_file_leaves_nothing/1,
+         others_send_while_a_file_waits/1]).
 
 -define(HELPERS, py_byte_channel_SUITE_helpers).
 
@@ -32,7 +35,10 @@ all() ->
      a_small_part_of_a_large_binary_does_not_keep_it, large_chunks_from_python_are_not_copied,
      chunks_are_delivered_to_a_subscriber, a_dead_receiver_gives_its_chunk_back,
      dropping_the_last_reference_closes, the_owners_death_closes,
-     large_iodata_does_not_hold_a_scheduler].
+     large_iodata_does_not_hold_a_scheduler, files_are_sent_whole_and_in_part,
+     files_that_cannot_be_read_are_told, a_file_waits_for_its_reader,
+     a_file_on_a_closed_channel_is_told, a_killed_sender_of_a_file_leaves_nothing,
+     others_send_while_a_file_waits].
 
 init_per_suite(Config) ->
     {ok, _} = application:ensure_all_started(beamloop),
@@ -68,6 +74,13 @@ helpers() ->
     "    channel = ByteChannel(ref)\n"
     "    for chunk in chunks:\n"
     "        channel.send_bytes(chunk)\n"
+    "\n"
+    "def measure(ref, count):\n"
+    "    channel, size, most = ByteChannel(ref), 0, 0\n"
+    "    while size < count:\n"
+    "        most = max(most, int(repr(channel).split(', ')[1].split(' ')[0]))\n"
+    "        size += len(channel.receive_bytes())\n"
+    "    return size, most\n"
     "\n"
     "kept = []\n"
     "\n"
@@ -351,6 +364,92 @@ is_ours(Info) ->
         {Module, _, _} -> lists:member(Module, [beamloop_nif, beamloop_channel, py_byte_channel]);
         undefined -> false
     end.
+
+files_are_sent_whole_and_in_part(Config) ->
+    Content = crypto:strong_rand_bytes(200000),
+    Path = file(Config, Content),
+    [begin
+         {ok, Channel} = py_byte_channel:new(Limits),
+         Python = start(drain, [Channel]),
+         Expected = binary:part(Content, Offset, min(Length, 200000 - Offset)),
+         {ok, Sent} = py_byte_channel:send_file(Channel, Path, #{offset => Offset, length => Length}),
+         ?assertEqual(byte_size(Expected), Sent),
+         ok = py_byte_channel:close(Channel, write),
+         {ok, Chunks} = result(Python),
+         ?assertEqual(Expected, iolist_to_binary(Chunks))
+     end || Limits <- [#{}, #{max_size => 70000}, #{max_size => 1000}, #{max_messages => 1}],
+            {Offset, Length} <- [{0, 200000}, {0, infinity}, {1, 65536}, {100000, 1}, {199999, 5},
+                                 {200000, 5}, {0, 0}]],
+    {ok, Whole} = py_byte_channel:new(),
+    {ok, 200000} = py_byte_channel:send_file(Whole, Path),
+    {ok, 0} = py_byte_channel:send_file(Whole, Path, #{offset => 300000}),
+    ok = py_byte_channel:close(Whole),
+    {ok, Chunks} = call(drain, [Whole]),
+    ?assertEqual(Content, iolist_to_binary(Chunks)).
+
+file(Config, Content) ->
+    Path = filename:join(proplists:get_value(priv_dir, Config), "file"),
+    ok = file:write_file(Path, Content),
+    Path.
+
+files_that_cannot_be_read_are_told(Config) ->
+    {ok, Channel} = py_byte_channel:new(),
+    Folder = proplists:get_value(priv_dir, Config),
+    {error, enoent} = py_byte_channel:send_file(Channel, filename:join(Folder, "nothing")),
+    {error, eisdir} = py_byte_channel:send_file(Channel, Folder),
+    Path = file(Config, <<"x">>),
+    [?assertError(badarg, py_byte_channel:send_file(Channel, Path, Options))
+     || Options <- [[], #{offset => -1}, #{offset => 1.0}, #{length => -1}, #{length => all},
+                    #{other => 1}]],
+    [?assertError(badarg, py_byte_channel:send_file(Channel, Bad)) || Bad <- [1, {}]],
+    {ok, Terms} = py_channel:new(),
+    ?assertError(badarg, py_byte_channel:send_file(Terms, Path)),
+    {error, empty} = py_channel:try_recv(Terms),
+    #{total_in := 0} = py_byte_channel:info(Channel).
+
+%% Nobody reads: the sender waits, and the channel holds little.
+a_file_waits_for_its_reader(Config) ->
+    Path = file(Config, binary:copy(<<"0123456789">>, 2000000)),
+    {ok, Channel} = py_byte_channel:new(),
+    Sender = spawn_monitor(fun() -> exit({result, py_byte_channel:send_file(Channel, Path)}) end),
+    Size = fun() -> maps:get(size, py_byte_channel:info(Channel)) end,
+    wait_until(fun() -> Size() > 190000 end),
+    timer:sleep(50),
+    ?assert(Size() =< 262144),
+    {ok, {20000000, Most}} = call(measure, [Channel, 20000000]),
+    ?assert(Most =< 262144),
+    {ok, 20000000} = result(Sender).
+
+a_file_on_a_closed_channel_is_told(Config) ->
+    Path = file(Config, binary:copy(<<"0123456789">>, 200000)),
+    {ok, Channel} = py_byte_channel:new(),
+    Sender = spawn_monitor(fun() -> exit({result, py_byte_channel:send_file(Channel, Path)}) end),
+    wait_until(fun() -> maps:get(size, py_byte_channel:info(Channel)) > 190000 end),
+    ok = py_byte_channel:close(Channel),
+    {error, closed} = result(Sender),
+    {error, closed} = py_byte_channel:send_file(Channel, Path).
+
+a_killed_sender_of_a_file_leaves_nothing(Config) ->
+    Path = file(Config, binary:copy(<<"0123456789">>, 200000)),
+    {ok, Channel} = py_byte_channel:new(),
+    {Sender, Monitor} = spawn_monitor(fun() -> py_byte_channel:send_file(Channel, Path) end),
+    wait_until(fun() ->
+        process_info(Sender, [current_function, status]) =:=
+            [{current_function, {py_byte_channel, send_next, 2}}, {status, waiting}]
+    end),
+    exit(Sender, kill),
+    receive {'DOWN', Monitor, process, Sender, killed} -> ok end,
+    ok = py_byte_channel:close(Channel),
+    {ok, [_ | _]} = call(drain, [Channel]).
+
+others_send_while_a_file_waits(Config) ->
+    Path = file(Config, binary:copy(<<"0123456789">>, 200000)),
+    {ok, Channel} = py_byte_channel:new(),
+    Sender = spawn_monitor(fun() -> exit({result, py_byte_channel:send_file(Channel, Path)}) end),
+    wait_until(fun() -> maps:get(size, py_byte_channel:info(Channel)) > 190000 end),
+    ok = py_byte_channel:send(Channel, <<"between">>),
+    {ok, {2000007, _}} = call(measure, [Channel, 2000007]),
+    {ok, 2000000} = result(Sender).
 
 %% --- helpers --------------------------------------------------------------------------------
 
