@@ -167,6 +167,34 @@ async_send_bytes(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObje
   return failed ? NULL : channel_await_new_send((channel_object *)self, &out, timeout);
 }
 
+static PyObject *
+async_drained(PyObject *self, PyObject *mark)
+{
+  size_t size = PyLong_AsSize_t(mark);
+  if (size == (size_t)-1 && PyErr_Occurred()) {
+    return NULL;
+  }
+  return channel_await_new_drained((channel_object *)self, size);
+}
+
+static PyObject *
+get_unsent(PyObject *self, void *Py_UNUSED(closure))
+{
+  queue_info info;
+  queue_get_info(&((channel_object *)self)->channel->to_erlang, &info);
+  return PyLong_FromSize_t(info.size);
+}
+
+static PyObject *
+get_max_size(PyObject *self, void *Py_UNUSED(closure))
+{
+  size_t size = ((channel_object *)self)->channel->to_erlang.limits.max_size;
+  if (size == QUEUE_UNBOUNDED) {
+    Py_RETURN_NONE;
+  }
+  return PyLong_FromSize_t(size);
+}
+
 /* --- the type --- */
 
 #define KEYWORDS (METH_FASTCALL | METH_KEYWORDS)
@@ -239,6 +267,9 @@ static PyMethodDef byte_channel_methods[] = {
            "async_send_bytes(data, timeout=None)\n\nAwait it to send a chunk to Erlang as soon as "
            "there is room; raises as send_bytes().\nThe data is copied at once.  Cancelled, it was "
            "not sent."),
+    METHOD("_async_drained", async_drained, METH_O,
+           "_async_drained(size)\n\nAwait it until no more than size bytes wait for Erlang, or the "
+           "channel is closed."),
     METHOD("close", channel_close_method, METH_NOARGS,
            "close()\n\nCloses both directions: refuses further chunks; what is queued can still be "
            "received.\nIdempotent."),
@@ -256,6 +287,9 @@ static PyMethodDef byte_channel_methods[] = {
 static PyGetSetDef byte_channel_getset[] = {
     {"closed", channel_get_closed, NULL,
      "Whether the direction to Python is closed, from either side.", NULL},
+    {"unsent", get_unsent, NULL, "Bytes that were sent and that Erlang has not received yet.",
+     NULL},
+    {"max_size", get_max_size, NULL, "The largest chunk that fits, in bytes, or None.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

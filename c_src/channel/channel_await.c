@@ -77,6 +77,16 @@ channel_await_new_send(channel_object *channel, channel_outgoing *out, int64_t t
 }
 
 PyObject *
+channel_await_new_drained(channel_object *channel, size_t mark)
+{
+  PyObject *self = channel_await_new(channel, AWAIT_DRAINED, -1);
+  if (self != NULL) {
+    ((channel_await *)self)->drain.mark = mark;
+  }
+  return self;
+}
+
+PyObject *
 channel_await_new_many(channel_object *channel, Py_ssize_t max, int64_t timeout)
 {
   PyObject *self = channel_await_new(channel, AWAIT_MANY, timeout);
@@ -246,7 +256,7 @@ conclude_read(channel_await *self, int result, message *m, PyObject **out)
 static PySendResult
 conclude(channel_await *self, int result, message *m, PyObject **out)
 {
-  if (self->kind == AWAIT_SEND) {
+  if (self->kind == AWAIT_SEND || self->kind == AWAIT_DRAINED) {
     return conclude_send(self, result, out);
   }
   if (self->kind == AWAIT_READ) {
@@ -269,7 +279,7 @@ conclude(channel_await *self, int result, message *m, PyObject **out)
 static int
 may_come_soon(const channel_await *self)
 {
-  return self->phase == PHASE_NEW && self->kind != AWAIT_SEND && self->timeout < 0 &&
+  return self->phase == PHASE_NEW && await_receives(self) && self->timeout < 0 &&
          self->channel->burst >= CHANNEL_BURST_MIN;
 }
 
@@ -288,7 +298,7 @@ take_or_wait(channel_await *self, PyObject **out)
   message m;
   int result = await_try(self, &m);
   if (result != QUEUE_EMPTY) {
-    self->channel->burst += self->kind != AWAIT_SEND;
+    self->channel->burst += await_receives(self);
     return conclude(self, result, &m, out);
   }
   if (may_come_soon(self)) {
@@ -304,7 +314,7 @@ take_or_wait(channel_await *self, PyObject **out)
   if (!PyObject_GC_IsTracked((PyObject *)self)) {
     PyObject_GC_Track(self);
   }
-  if (self->kind != AWAIT_SEND) {
+  if (await_receives(self)) {
     self->channel->burst = 0;
   }
   note_turn(self->channel);
@@ -457,6 +467,7 @@ static const char *const byte_names[] = {
     [AWAIT_SEND] = "ByteChannel.async_send_bytes",
     [AWAIT_SELECT] = "channel.select",
     [AWAIT_READ] = "ByteChannel.async_read",
+    [AWAIT_DRAINED] = "ByteChannel._async_drained",
 };
 
 static const char *

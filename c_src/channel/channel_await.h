@@ -25,6 +25,7 @@ struct channel_await {
   size_t arm;           /* whose message came */
   Py_ssize_t max;       /* messages that a receive_many takes at most */
   byte_read *read;      /* of a byte channel as a stream, or NULL */
+  queue_drain drain;    /* of a wait for the direction to Erlang to become drained */
   queue_sender sender;  /* of a send, and so what it sends */
   channel_outgoing out;
   gate_link link;
@@ -47,6 +48,13 @@ struct channel_await {
   PyObject *timer; /* handle of the timeout, or of the next poll */
   channel_await *next_free;
 };
+
+/* Whether it waits for a message to Python. */
+static inline int
+await_receives(const channel_await *self)
+{
+  return self->kind != AWAIT_SEND && self->kind != AWAIT_DRAINED;
+}
 
 /* channel_await_queue.c: a queue_result; *m is a message that was received. */
 

@@ -156,12 +156,15 @@ enum channel_await_kind {
   AWAIT_MANY,
   AWAIT_SELECT,
   AWAIT_READ,
+  AWAIT_DRAINED,
 };
 extern PyType_Spec channel_await_spec;
 PyObject *channel_await_new(channel_object *channel, enum channel_await_kind kind, int64_t timeout);
 /* Takes over what is to be sent. */
 PyObject *channel_await_new_send(channel_object *channel, channel_outgoing *out, int64_t timeout);
 PyObject *channel_await_new_many(channel_object *channel, Py_ssize_t max, int64_t timeout);
+/* Until Erlang has no more than so many bytes left to receive. */
+PyObject *channel_await_new_drained(channel_object *channel, size_t mark);
 /* Takes over the read (of PyMem_Malloc). */
 PyObject *channel_await_new_read(channel_object *channel, byte_read *read, int64_t timeout);
 /* Takes over select, made for the tuple of channels. */

@@ -73,6 +73,22 @@ wake_sender_by_polling(queue_sender *s, queue_laters *laters)
   return 0;
 }
 
+/* Queue's lock held, no GIL. */
+static void
+wake_drain_through_gate(queue_drain *d, queue_laters *laters)
+{
+  channel_await *self = (channel_await *)((char *)d - offsetof(channel_await, drain));
+  (void)laters;
+  gate_wake(&self->link);
+}
+
+/* Queue's lock held, no GIL. */
+static void
+wake_drain_by_polling(queue_drain *d, queue_laters *laters)
+{
+  (void)d, (void)laters;
+}
+
 /* Calls the task's callback in its context, now. */
 static int
 run_callback(channel_await *self)
@@ -249,6 +265,7 @@ await_choose_wake(channel_await *self)
   }
   self->waiter.wake = gate != NULL ? wake_through_gate : wake_by_polling;
   self->sender.wake = gate != NULL ? wake_sender_through_gate : wake_sender_by_polling;
+  self->drain.wake = gate != NULL ? wake_drain_through_gate : wake_drain_by_polling;
   if (self->select != NULL) {
     self->select->wake = gate != NULL ? wake_select_through_gate : wake_select_by_polling;
   }

@@ -7,6 +7,7 @@ channels, `reply` and `send` need the Erlang VM and raise `NotInVM` without it.
 from . import reactor
 from ._term import Atom, BitString, Fun, ImproperList, Pid, Port, Reference
 from .byte_channel import ByteChannel
+from .byte_transport import connect_byte_channel, open_byte_channel
 from .channel import Channel, ChannelRef, reply, send
 from .errors import (
     ByteChannelClosed,
@@ -39,7 +40,9 @@ __all__ = [
     "Port",
     "Reference",
     "TermError",
+    "connect_byte_channel",
     "new_event_loop",
+    "open_byte_channel",
     "reactor",
     "reply",
     "run",

@@ -4,6 +4,8 @@ PY_MODULES = \
 	python/erlang/_term.pyi \
 	python/erlang/byte_channel.py \
 	python/erlang/byte_channel.pyi \
+	python/erlang/byte_transport.py \
+	python/erlang/byte_transport.pyi \
 	python/erlang/channel.py \
 	python/erlang/channel.pyi \
 	python/erlang/children.py \

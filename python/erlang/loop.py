@@ -184,6 +184,12 @@ class ErlangEventLoop(
         finally:
             self._run_forever_cleanup()
 
+    async def connect_byte_channel(self, protocol_factory, channel):
+        """(transport, protocol) over a byte channel; see erlang.connect_byte_channel."""
+        from .byte_transport import connect_byte_channel
+
+        return await connect_byte_channel(protocol_factory, channel, loop=self)
+
     def close(self):
         """Close the loop: nothing runs any more, and events posted to it are refused."""
         super().close()

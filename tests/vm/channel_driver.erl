@@ -7,6 +7,7 @@
 -export([receive_all/1, receive_all_paced/2, receive_count/2, receive_inner/1,
          receive_itself/1, use/1]).
 -export([send_chunks/2, send_chunks_and_close/2, produce_chunks/3, receive_chunks/1]).
+-export([echo_chunks/1, relay/2, serve_http/1]).
 
 %% Registers the driver and reports to Python, which has asked for it through rpc.
 start(_Options) ->
@@ -126,4 +127,76 @@ receive_chunks(Channel) ->
     case py_byte_channel:recv(Channel, 10000) of
         {ok, Chunk} -> [Chunk | receive_chunks(Channel)];
         {error, closed} -> []
+    end.
+
+echo_chunks(Channel) ->
+    case py_byte_channel:recv(Channel, 10000) of
+        {ok, Chunk} ->
+            ok = py_byte_channel:send(Channel, Chunk, infinity),
+            echo_chunks(Channel);
+        {error, closed} ->
+            py_byte_channel:close(Channel, write)
+    end.
+
+%% What Python sends to one comes to it from the other, both ways, until both have ended.
+relay(A, B) ->
+    Other = spawn_monitor(fun() -> pass_on(B, A) end),
+    pass_on(A, B),
+    {Pid, Monitor} = Other,
+    receive {'DOWN', Monitor, process, Pid, normal} -> ok end.
+
+pass_on(From, To) ->
+    case py_byte_channel:recv(From, 60000) of
+        {ok, Chunk} ->
+            _ = py_byte_channel:send(To, Chunk, infinity),
+            pass_on(From, To);
+        {error, closed} ->
+            py_byte_channel:close(To, write)
+    end.
+
+%% Accepts one TCP connection after the other, and has Python serve each over a byte channel; the
+%% port.  Serve is asked by `channel_site:serve(Channel)'.
+serve_http(Count) ->
+    {ok, Listen} = gen_tcp:listen(0, [binary, {active, false}, {ip, {127, 0, 0, 1}}]),
+    {ok, Port} = inet:port(Listen),
+    Acceptor = spawn(fun() -> receive go -> accept(Listen, Count) end end),
+    ok = gen_tcp:controlling_process(Listen, Acceptor),
+    Acceptor ! go,
+    Port.
+
+accept(Listen, 0) ->
+    gen_tcp:close(Listen);
+accept(Listen, Count) ->
+    {ok, Socket} = gen_tcp:accept(Listen),
+    {ok, Channel} = py_byte_channel:new(#{max_size => 65536}),
+    Connection = spawn(fun() -> receive go -> connection(Socket, Channel) end end),
+    ok = gen_tcp:controlling_process(Socket, Connection),
+    Connection ! go,
+    accept(Listen, Count - 1).
+
+connection(Socket, Channel) ->
+    {ok, _} = py:call(channel_site, serve, [Channel]),
+    spawn_link(fun() -> to_python(Socket, Channel) end),
+    to_socket(Channel, Socket).
+
+to_python(Socket, Channel) ->
+    case gen_tcp:recv(Socket, 0) of
+        {ok, Data} ->
+            case py_byte_channel:send(Channel, Data, infinity) of
+                ok -> to_python(Socket, Channel);
+                {error, closed} -> ok
+            end;
+        {error, _} ->
+            py_byte_channel:close(Channel, write)
+    end.
+
+to_socket(Channel, Socket) ->
+    case py_byte_channel:recv(Channel) of
+        {ok, Data} ->
+            case gen_tcp:send(Socket, Data) of
+                ok -> to_socket(Channel, Socket);
+                {error, _} -> py_byte_channel:close(Channel)
+            end;
+        {error, closed} ->
+            gen_tcp:close(Socket)
     end.
