@@ -462,10 +462,10 @@ def test_tls_runs_over_channels(loop_factory, certificate, limits):
             protocol.transport = await loop.start_tls(
                 transport, protocol, client_context, server_hostname="localhost"
             )
-            protocol.transport.write(data)
             return protocol
 
         _, protocol = await asyncio.gather(serve(), ask())
+        protocol.transport.write(data)
         assert await protocol.lost is None
         assert echoed == data
 
