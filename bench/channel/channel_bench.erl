@@ -3,6 +3,7 @@
 
 -export([load/1, floors/1, send_alone/3, receive_while_sending/4, in_flight/3, one_in_flight/2]).
 -export([to_erlang/4, close_crowd/1]).
+-export([in_process/1, elapsed/1, mean/1, result/1, receive_all/2]).
 -export([nothing/1, pin/1, unpin/0, fresh_memory/0, copy/2, ping_pong/1, send_binaries/3]).
 
 -define(CHUNK, 1000).
@@ -33,6 +34,7 @@ floors(Rounds) ->
       {copy, 64} => copy(64, 100000),
       {copy, 1024} => copy(1024, 100000),
       {copy, 16384} => copy(16384, 20000),
+      {copy, 1048576} => copy(1048576, 500),
       {enif_send, 64} => enif_send(64, 50000),
       {enif_send, 1024} => enif_send(1024, 50000),
       {enif_send, 16384} => enif_send(16384, 20000),

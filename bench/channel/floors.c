@@ -76,7 +76,7 @@ fresh_memory(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 static ERL_NIF_TERM
 copy(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 { /* (Size, Times) */
-  static uint8_t from[1 << 16], to[1 << 16];
+  static uint8_t from[1 << 20], to[1 << 20];
   unsigned size, times;
   (void)argc;
   if (!enif_get_uint(env, argv[0], &size) || size > sizeof(from) ||

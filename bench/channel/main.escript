@@ -31,15 +31,20 @@ prepare(Folder) ->
     Command = lists:join($\s, ["cc -O2 -shared -fPIC -I", Include, filename:join(Folder, "floors.c"),
                                "-o", Library ++ ".so -lpthread 2>&1"]),
     "" = os:cmd(lists:flatten(Command)),
-    Source = filename:join(Folder, "channel_bench.erl"),
-    {ok, Module, Code} = compile:file(Source, [binary, report]),
-    {module, Module} = code:load_binary(Module, Source, Code),
+    [load(filename:join(Folder, Name)) || Name <- ["channel_bench.erl", "byte_bench.erl"]],
     ok = channel_bench:load(Library),
     ok = file:del_dir_r(Out),
+    import("channel_consumers", filename:join(Folder, "consumers.py")),
+    import("byte_consumers", filename:join(Folder, "byte_consumers.py")).
+
+load(Source) ->
+    {ok, Module, Code} = compile:file(Source, [binary, report]),
+    {module, Module} = code:load_binary(Module, Source, Code).
+
+import(Name, Source) ->
     ok = py:exec(["import importlib.util, sys\n"
-                  "s = importlib.util.spec_from_file_location('channel_consumers', '",
-                  filename:join(Folder, "consumers.py"), "')\n"
-                  "sys.modules['channel_consumers'] = m = importlib.util.module_from_spec(s)\n"
+                  "s = importlib.util.spec_from_file_location('", Name, "', '", Source, "')\n"
+                  "sys.modules['", Name, "'] = m = importlib.util.module_from_spec(s)\n"
                   "s.loader.exec_module(m)\n"]).
 
 header(#{rounds := Rounds, scale := Scale}) ->
@@ -87,7 +92,8 @@ measures(#{scale := Scale}) ->
              {"send on a thread -> subscribe/2", send_thread, subscribe}],
         {Size, N} <- [{64, 200000}, {1024, 200000}, {16384, 50000}]] ++
     [{close, io_lib:format("close/1, ~p processes wait", [Count(50000)]), close, none, none,
-      fun() -> channel_bench:close_crowd(Count(50000)) end}].
+      fun() -> channel_bench:close_crowd(Count(50000)) end}] ++
+    byte_bench:measures(Count).
 
 text(Bytes) when Bytes < 1024 -> integer_to_list(Bytes) ++ " B";
 text(Bytes) -> integer_to_list(Bytes div 1024) ++ " KB".
@@ -129,7 +135,7 @@ report(Measures, Rounds) ->
                         {"NIF call + pin of 16 KB, fresh binaries", {pin, fresh}},
                         {"writing 1 KB of memory that is new to the process", fresh_memory},
                         {"memcpy of 64 B", {copy, 64}}, {"memcpy of 1 KB", {copy, 1024}},
-                        {"memcpy of 16 KB", {copy, 16384}},
+                        {"memcpy of 16 KB", {copy, 16384}}, {"memcpy of 1 MB", {copy, 1048576}},
                         {"enif_send of a fresh binary of 64 B from a thread", {enif_send, 64}},
                         {"the same, 1 KB", {enif_send, 1024}},
                         {"the same, 16 KB", {enif_send, 16384}},
@@ -137,7 +143,7 @@ report(Measures, Rounds) ->
                         {"the same, p99", trip_p99},
                         {"asyncio.Queue in one thread, put_nowait and get", asyncio_queue}]].
 
-line({send, Label, rate, Today, Asked, _}, Results, Floor) ->
+line({Group, Label, rate, Today, Asked, _}, Results, Floor) when Group =:= send; Group =:= byte_send ->
     Lasts = [Last || {_, Last} <- Results],
     Extra = io_lib:format("~.1f ns each, the last tenth ~.1f",
                           [median([Whole || {Whole, _} <- Results]), median(Lasts)]),
@@ -164,10 +170,15 @@ line({_, Label, trip, {P50, P99}, trip, _}, Results, Floor) ->
 rate_line(Label, Today, Asked, Times, Extra, Floor) ->
     Mark = case Asked of
         {pin, _} -> 1000 / (1.2 * Floor(Asked));
+        {copy, _} -> 0.8 * 1000 / Floor(Asked);
+        none -> none;
         _ -> Asked
     end,
-    io:format("| ~s | ~p M/s | ~.3f M/s | ~s M/s | ~s |~n",
-              [Label, Today, Mark, spread([1000 / T || T <- Times], "~.3f"), Extra]).
+    io:format("| ~s | ~s | ~s | ~s M/s | ~s |~n",
+              [Label, rate(Today), rate(Mark), spread([1000 / T || T <- Times], "~.3f"), Extra]).
+
+rate(none) -> "";
+rate(Millions) -> io_lib:format("~p M/s", [round(1000 * Millions) / 1000]).
 
 spread(Numbers, Format) ->
     io_lib:format(Format ++ " [" ++ Format ++ ", " ++ Format ++ "]",
