@@ -10,7 +10,7 @@ fuzz_sources() {
   local loop=c_src/loop channel=c_src/channel
   case $1 in
     pending) echo $loop/pending.c $loop/waker_eventfd.c ;;
-    queue) echo $channel/queue.c $channel/queue_senders.c $channel/message_store.c $channel/message_heap.c \
+    queue) echo $channel/queue.c $channel/queue_drain.c $channel/queue_senders.c $channel/message_store.c $channel/message_heap.c \
       $channel/message_pool.c $channel/channel_chores.c ;;
     term) sed -n '/^TERM_SOURCES/,/^$/s/^\t\(.*\.c\).*/\1/p' "$top/c_src/term/local.mk" ;;
     timers) echo $loop/timers.c ;;
