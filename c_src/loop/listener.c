@@ -351,7 +351,7 @@ listener_init(listener *self, PyObject *args, PyObject *kwargs)
   self->batch = backlog < 1 ? 1 : backlog < BATCH_MAX ? backlog : BATCH_MAX;
   self->plain = plain;
   self->context = PyContext_CopyCurrent();
-  self->origin = origin_new(sock, self->fd);
+  self->origin = origin_new(state, sock, self->fd);
   if (self->context == NULL || self->origin == NULL ||
       readers_set_transport((native_loop *)loop, self->fd, (PyObject *)self, POLLER_READ) < 0)
     return -1;

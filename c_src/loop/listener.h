@@ -19,7 +19,7 @@ struct origin {
 };
 
 /* Of the listening socket sock and its descriptor; NULL with an exception. */
-struct origin *origin_new(PyObject *sock, int fd);
+struct origin *origin_new(loop_state *state, PyObject *sock, int fd);
 /* A new socket.socket that owns the accepted descriptor fd; on failure fd is still open. */
 PyObject *origin_socket(const struct origin *origin, loop_state *state, int fd);
 

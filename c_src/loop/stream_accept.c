@@ -33,16 +33,16 @@ is_wildcard(const struct sockaddr_storage *address)
 }
 
 struct origin *
-origin_new(PyObject *sock, int fd)
+origin_new(loop_state *state, PyObject *sock, int fd)
 {
   struct origin *origin = PyMem_Calloc(1, sizeof(*origin));
-  PyObject *family = PyUnicode_FromString("family"), *proto = PyUnicode_FromString("proto");
 
-  if (origin == NULL)
+  if (origin == NULL) {
     PyErr_NoMemory();
-  if (origin == NULL || family == NULL || proto == NULL ||
-      int_attribute(sock, family, &origin->family) < 0 ||
-      int_attribute(sock, proto, &origin->proto) < 0)
+    return NULL;
+  }
+  if (int_attribute(sock, state->str_family, &origin->family) < 0 ||
+      int_attribute(sock, state->str_proto, &origin->proto) < 0)
     goto error;
   origin->refs = 1;
   origin->size = sizeof(origin->address);
@@ -51,13 +51,9 @@ origin_new(PyObject *sock, int fd)
     goto error;
   }
   origin->wildcard = is_wildcard(&origin->address);
-  Py_DECREF(family);
-  Py_DECREF(proto);
   return origin;
 
 error:
-  Py_XDECREF(family);
-  Py_XDECREF(proto);
   PyMem_Free(origin);
   return NULL;
 }
@@ -176,7 +172,7 @@ transport_note_sockname(stream *self)
     self->own.size = (uint8_t)size;
 }
 
-/* Makes extra[name] of an accepted connection unless it is there; 1 when name is one of those. */
+/* Makes extra[name] (NULL: all there are) of an accepted connection, unless it is there. */
 static int
 fill(stream *self, PyObject *name)
 {
