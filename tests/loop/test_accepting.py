@@ -177,7 +177,10 @@ async def test_what_is_no_protocol_is_dropped():
     await asyncio.sleep(0.01)
     gc.collect()
     assert await end_of(client)
-    await close(server)
+    server.close()
+    # asyncio's own servers count it until 3.12 and would wait for ever.
+    if is_ours():
+        await server.wait_closed()
     assert reports == []
 
 
