@@ -153,11 +153,47 @@ stream_write(stream *self, PyObject *data)
   Py_RETURN_NONE;
 }
 
+/* The items in a new list. */
+static PyObject *
+as_list(PyObject *iterable)
+{
+#if PY_VERSION_HEX >= 0x030C0000
+  return PySequence_List(iterable);
+#else
+  PyObject *sequence = PySequence_Fast(iterable, "can only join an iterable");
+  PyObject *list = sequence == NULL ? NULL : PySequence_List(sequence);
+
+  Py_XDECREF(sequence);
+  return list;
+#endif
+}
+
+/* Instead of the exception that is set, the one that asyncio has: up to 3.11 it joins the lines. */
+static void
+refuse_line(PyObject *list)
+{
+#if PY_VERSION_HEX < 0x030C0000
+  PyObject *empty;
+
+  if (PyErr_ExceptionMatches(PyExc_MemoryError))
+    return;
+  PyErr_Clear();
+  empty = PyBytes_FromStringAndSize(NULL, 0);
+  if (empty != NULL)
+    Py_XDECREF(PyObject_CallMethod(empty, "join", "O", list));
+  Py_XDECREF(empty);
+  if (!PyErr_Occurred())
+    PyErr_SetString(PyExc_TypeError, "expected bytes-like objects");
+#else
+  (void)list;
+#endif
+}
+
 /* A new list of bytes objects, one for each item. */
 static PyObject *
 as_bytes_list(PyObject *iterable)
 {
-  PyObject *list = PySequence_List(iterable);
+  PyObject *list = as_list(iterable);
 
   for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(list); i++) {
     PyObject *item = PyList_GET_ITEM(list, i);
@@ -168,6 +204,8 @@ as_bytes_list(PyObject *iterable)
     view = PyMemoryView_FromObject(item);
     bytes = view == NULL ? NULL : PyBytes_FromObject(view);
     Py_XDECREF(view);
+    if (bytes == NULL)
+      refuse_line(list);
     if (bytes == NULL || PyList_SetItem(list, i, bytes) < 0)
       Py_CLEAR(list);
   }
