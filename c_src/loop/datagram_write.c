@@ -6,11 +6,13 @@
 #define NAMES(self) (&(self)->base.loop->state->transports)
 #define RETRY_SECONDS 0.001
 
-/* From 3.13 on asyncio counts a header for each datagram that waits. */
+/* From 3.13 on asyncio counts a header for each datagram that waits, and sends empty ones. */
 #if PY_VERSION_HEX >= 0x030D0000
 #define HEADER_SIZE 8
+#define ASKS_FOR_DATA false /* whether there is any */
 #else
 #define HEADER_SIZE 0
+#define ASKS_FOR_DATA true
 #endif
 
 int
@@ -321,7 +323,8 @@ datagram_sendto(datagram *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
   if (address == NULL)
     return NULL;
   if (PyObject_GetBuffer(found[0], &view, PyBUF_SIMPLE) < 0) {
-    if (transport_refuse(&self->base, found[0]) < 0)
+    if (ASKS_FOR_DATA ? transport_refuse(&self->base, found[0]) < 0
+                      : transport_fatal(&self->base, self->base.kind->write_error) < 0)
       return NULL;
     Py_RETURN_NONE;
   }

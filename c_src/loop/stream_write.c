@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+/* From 3.12 on asyncio takes anything that is false for no lines. */
+#define LINES_MAY_BE_FALSE (PY_VERSION_HEX >= 0x030C0000)
 #define COPY_MAX 16384 /* bytes; more of what is not a bytes object is sent sooner than copied */
 
 static int
@@ -235,6 +237,11 @@ stream_writelines(stream *self, PyObject *iterable)
 
   if (check_writable(self, "writelines") < 0)
     return NULL;
+  rc = LINES_MAY_BE_FALSE ? PyObject_IsTrue(iterable) : 1;
+  if (rc < 0)
+    return NULL;
+  if (rc == 0)
+    Py_RETURN_NONE;
   list = as_bytes_list(iterable);
   if (list == NULL)
     return NULL;

@@ -7,6 +7,7 @@ import logging
 import socket
 import struct
 import warnings
+import weakref
 
 import pytest
 
@@ -356,6 +357,58 @@ def test_a_forgotten_transport_warns_and_closes_its_socket(loop_factory):
         warnings.simplefilter("always")
         del transport
         gc.collect()
+    assert any("unclosed transport" in str(warning.message) for warning in caught)
+    assert peer.recv(1) == b""
+    peer.close()
+
+
+def test_a_transport_that_is_forgotten_while_paused_warns_and_closes_its_socket(loop):
+    """It waits for nothing, so that the loop does not hold it; one that resumed is held."""
+
+    async def main(steps):
+        transport, _, peer = await wrap()
+        await asyncio.sleep(0)
+        for step in steps:
+            getattr(transport, step)()
+        return peer
+
+    async def rest():
+        # Where it is held, this ends it.
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    for steps in (["pause_reading"], ["pause_reading", "resume_reading"]):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            peer = loop.run_until_complete(main(steps))
+            gc.collect()
+            told = [str(warning.message) for warning in caught]
+        held = len(steps) == 2
+        assert any("unclosed transport" in text for text in told) != held
+        if held:
+            peer.close()
+            loop.run_until_complete(rest())
+        else:
+            assert peer.recv(1) == b""
+            peer.close()
+
+
+def test_a_paused_transport_with_something_to_send_is_held(loop):
+    async def main():
+        transport, protocol, peer = await wrap()
+        await asyncio.sleep(0)
+        size = fill(transport)
+        transport.pause_reading()
+        return size, weakref.ref(protocol), peer
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        size, protocol, peer = loop.run_until_complete(main())
+        gc.collect()
+        assert protocol() is not None
+        assert len(loop.run_until_complete(read_all(peer, size))) == size
+        gc.collect()
+    assert protocol() is None
     assert any("unclosed transport" in str(warning.message) for warning in caught)
     assert peer.recv(1) == b""
     peer.close()
