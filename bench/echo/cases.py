@@ -60,6 +60,12 @@ CASES = {
         [(10, KB), (1, KB), (100, KB), (10, 10 * KB), (10, 60 * KB)],
         [to_uvloop(0.8), SAME_IN_VM],
     ),
+    "pipe": Case(
+        "Echo through pipes",
+        "pipe",
+        [(10, KB), (1, KB), (100, KB), (10, 10 * KB), (10, 100 * KB)],
+        [to_uvloop(0.85), SAME_IN_VM],
+    ),
     "churn": Case(
         "Accept and close, connections at a time",
         "churn",

@@ -1,4 +1,7 @@
-/* The load: load tcp|udp|tls PORT CONNECTIONS SIZE [CA_FILE].
+/* The load: load tcp|udp|tls|pipe PORT CONNECTIONS SIZE [CA_FILE].
+ *
+ * For pipes PORT is the server's process id; it gets their other ends through the abstract Unix
+ * socket of the name bench-PORT.
  *
  * Opens the connections, prints "ready", and then runs for as many seconds as each line of standard
  * input says: every connection sends SIZE bytes, waits until the same came back, and sends again.
@@ -12,12 +15,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,6 +31,7 @@
 
 struct connection {
   int fd;
+  int in;          /* what is received from: fd, but for pipes */
   struct tls *tls; /* NULL where none is spoken */
   size_t to_send;
   size_t to_receive;
@@ -36,7 +42,7 @@ static char payload[1 << 20], sink[1 << 20];
 static uint64_t histogram[BUCKETS];
 static uint64_t requests, resent;
 static struct connection *connections;
-static int count, under_way, epoll, is_udp, stopping;
+static int count, under_way, epoll, is_udp, is_pipe, stopping;
 static size_t size;
 
 static double
@@ -59,8 +65,12 @@ die(const char *what)
 static ssize_t
 put(struct connection *c, const char *data, size_t n)
 {
-  ssize_t sent = c->tls ? tls_send(c->tls, data, n) : send(c->fd, data, n, MSG_NOSIGNAL);
+  ssize_t sent;
 
+  if (is_pipe)
+    sent = write(c->fd, data, n);
+  else
+    sent = c->tls ? tls_send(c->tls, data, n) : send(c->fd, data, n, MSG_NOSIGNAL);
   if (sent < 0 && errno != EAGAIN && errno != ECONNREFUSED)
     die("send");
   return sent;
@@ -69,8 +79,12 @@ put(struct connection *c, const char *data, size_t n)
 static ssize_t
 get(struct connection *c, char *data, size_t n)
 {
-  ssize_t got = c->tls ? tls_recv(c->tls, data, n) : recv(c->fd, data, n, 0);
+  ssize_t got;
 
+  if (is_pipe)
+    got = read(c->in, data, n);
+  else
+    got = c->tls ? tls_recv(c->tls, data, n) : recv(c->fd, data, n, 0);
   if (got == 0 || (got < 0 && errno != EAGAIN))
     die("recv");
   return got;
@@ -188,12 +202,66 @@ run(double seconds)
 }
 
 static void
+watch(struct connection *c, int fd)
+{
+  struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data = {.ptr = c}};
+
+  if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0)
+    die("epoll_ctl");
+}
+
+static int
+connect_control(int pid)
+{
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  int n = snprintf(address.sun_path + 1, sizeof(address.sun_path) - 1, "bench-%d", pid);
+  socklen_t length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
+  int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+  if (fd < 0 || connect(fd, (struct sockaddr *)&address, length) < 0)
+    die("connect");
+  return fd;
+}
+
+/* Gives the server the reading end of one pipe and the writing end of another. */
+static void
+open_pipes(struct connection *c, int control)
+{
+  int there[2], back[2], given[2];
+  char byte = 0;
+  union {
+    struct cmsghdr header;
+    char room[CMSG_SPACE(sizeof(given))];
+  } extra = {.header = {.cmsg_len = CMSG_LEN(sizeof(given)),
+                        .cmsg_level = SOL_SOCKET,
+                        .cmsg_type = SCM_RIGHTS}};
+  struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+  struct msghdr message = {.msg_iov = &iov,
+                           .msg_iovlen = 1,
+                           .msg_control = extra.room,
+                           .msg_controllen = sizeof(extra.room)};
+
+  if (pipe(there) < 0 || pipe(back) < 0)
+    die("pipe");
+  given[0] = there[0];
+  given[1] = back[1];
+  memcpy(CMSG_DATA(&extra.header), given, sizeof(given));
+  if (sendmsg(control, &message, 0) < 0)
+    die("sendmsg");
+  close(given[0]);
+  close(given[1]);
+  c->fd = there[1];
+  c->in = back[0];
+  watch(c, c->fd);
+  watch(c, c->in);
+}
+
+static void
 open_connection(struct connection *c, int port, const char *ca_file)
 {
   struct sockaddr_in address = {.sin_family = AF_INET,
                                 .sin_port = htons((uint16_t)port),
                                 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data = {.ptr = c}};
   int one = 1;
 
   c->fd = socket(AF_INET, is_udp ? SOCK_DGRAM : SOCK_STREAM, 0);
@@ -203,18 +271,19 @@ open_connection(struct connection *c, int port, const char *ca_file)
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
   if (ca_file != NULL)
     c->tls = tls_connect(c->fd, ca_file);
-  if (fcntl(c->fd, F_SETFL, O_NONBLOCK) < 0 || epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event) < 0)
-    die("epoll_ctl");
+  watch(c, c->fd);
 }
 
 int
 main(int argc, char **argv)
 {
   char line[64];
+  int control = -1;
 
   if (argc < 5 || argc > 6)
     return 2;
   is_udp = strcmp(argv[1], "udp") == 0;
+  is_pipe = strcmp(argv[1], "pipe") == 0;
   count = atoi(argv[3]);
   size = (size_t)atol(argv[4]);
   connections = calloc((size_t)count, sizeof(*connections));
@@ -225,8 +294,16 @@ main(int argc, char **argv)
   for (size_t i = 0; i < size; i++)
     payload[i] = (char)('0' + (i * 7 + i / 251) % 64);
   payload[size - 1] = '\n';
-  for (int i = 0; i < count; i++)
-    open_connection(&connections[i], atoi(argv[2]), argc == 6 ? argv[5] : NULL);
+  if (is_pipe)
+    control = connect_control(atoi(argv[2]));
+  for (int i = 0; i < count; i++) {
+    if (is_pipe)
+      open_pipes(&connections[i], control);
+    else
+      open_connection(&connections[i], atoi(argv[2]), argc == 6 ? argv[5] : NULL);
+  }
+  if (is_pipe)
+    close(control);
   printf("ready\n");
   fflush(stdout);
   while (fgets(line, sizeof(line), stdin) != NULL)

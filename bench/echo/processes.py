@@ -79,7 +79,7 @@ class Tools:
         if kind in ("churn", "churn_unix"):
             family = ["unix"] if kind == "churn_unix" else []
             return [self.churn, str(port), str(connections), *family]
-        wire = kind if kind in ("udp", "tls") else "tcp"
+        wire = kind if kind in ("udp", "tls", "pipe") else "tcp"
         trusted = [self.authority] if kind == "tls" else []
         return [self.load, wire, str(port), str(connections), str(size), *trusted]
 

@@ -5,6 +5,7 @@ Prints the port and serves until it is killed.  In the Erlang VM, `serve` is cal
 
 import asyncio
 import os
+import socket
 import ssl
 import sys
 
@@ -55,6 +56,17 @@ class DatagramEcho(asyncio.DatagramProtocol):
 
     def datagram_received(self, data, address):
         self.transport.sendto(data, address)
+
+
+class PipeEcho(asyncio.Protocol):
+    def __init__(self, writer):
+        self.writer = writer
+
+    def data_received(self, data):
+        self.writer.write(data)
+
+    def connection_lost(self, error):
+        self.writer.close()
 
 
 async def read(reader, writer):
@@ -108,6 +120,26 @@ async def serve_uvicorn():
     return server.servers[0].sockets[0].getsockname()[1]
 
 
+async def serve_pipes(listener):
+    """Echo through the pipes whose ends come through connections to a Unix socket."""
+    loop = asyncio.get_running_loop()
+    while True:
+        control, _ = await loop.sock_accept(listener)
+        with control:
+            control.setblocking(True)
+            while True:
+                _, fds, _, _ = await asyncio.to_thread(socket.recv_fds, control, 1, 2)
+                if not fds:
+                    break
+                reading, writing = fds
+                writer, _ = await loop.connect_write_pipe(
+                    asyncio.BaseProtocol, os.fdopen(writing, "wb", 0)
+                )
+                await loop.connect_read_pipe(
+                    lambda writer=writer: PipeEcho(writer), os.fdopen(reading, "rb", 0)
+                )
+
+
 async def open_server(kind, certificate):
     """The port."""
     loop = asyncio.get_running_loop()
@@ -129,6 +161,13 @@ async def open_server(kind, certificate):
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_cert_chain(certificate)
         server = await loop.create_server(Echo, "127.0.0.1", 0, backlog=1024, ssl=context)
+    elif kind == "pipe":
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(f"\0bench-{os.getpid()}")
+        listener.listen()
+        listener.setblocking(False)
+        loop.bench_server = asyncio.ensure_future(serve_pipes(listener))
+        return os.getpid()
     elif kind == "churn_unix":
         name = f"\0bench-{os.getpid()}"
         loop.bench_server = await loop.create_unix_server(Close, name, backlog=1024)
