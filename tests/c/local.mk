@@ -73,6 +73,6 @@ tests_c_test_message_pool_SOURCES = tests/c/test_message_pool.c \
 	c_src/channel/cpu_relax.h c_src/channel/message_heap.c c_src/channel/message_heap.h \
 	c_src/channel/message_pool.c c_src/channel/message_pool.h \
 	c_src/channel/message_store.c c_src/channel/message_store.h \
-	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_internal.h \
+	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_drain.c c_src/channel/queue_internal.h \
 	c_src/channel/queue_senders.c
 tests_c_test_message_pool_LDADD = -lpthread
