@@ -14,7 +14,8 @@ struct address_pair {
   socklen_t size;
   union {
     struct sockaddr any;
-    char bytes[28]; /* as much as an IPv6 address takes */
+    uint32_t words[7]; /* as large as an IPv6 address, and aligned as one */
+    char bytes[28];
   } raw;
 };
 

@@ -34,7 +34,8 @@ struct write_buffer {
 struct raw_address {
   union {
     struct sockaddr any;
-    char bytes[28]; /* as much as an IPv6 address takes */
+    uint32_t words[7]; /* as large as an IPv6 address, and aligned as one */
+    char bytes[28];
   } raw;
   uint8_t size;
 };
