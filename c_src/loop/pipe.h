@@ -10,6 +10,7 @@
 typedef struct pipe_transport {
   stream base;
   int lost_writes; /* since it is closing or broken; a write that broke it included */
+  bool packets;    /* a socket that drops what a read has no room for */
 } pipe_transport;
 
 /* Chooses what serves a descriptor of that mode; NULL, without an exception, when nothing does. */

@@ -25,8 +25,12 @@ static int
 pipe_read(stream *self)
 {
   PyObject *data = NULL, *protocol, *result = NULL;
-  int rc = transport_receive(self, &data);
+  int rc;
 
+  /* The most room there is. */
+  if (((pipe_transport *)self)->packets)
+    self->read_hint = 0;
+  rc = transport_receive(self, &data);
   if (rc < 0)
     return transport_fatal(self, self->kind->read_error);
   if (rc == 0)
@@ -63,22 +67,27 @@ choose(mode_t mode)
   return S_ISFIFO(mode) || S_ISSOCK(mode) || S_ISCHR(mode) ? &read_pipe_kind : NULL;
 }
 
-static bool
-is_stream_socket(int fd)
+/* The type of the socket, or -1 for what is none. */
+static int
+socket_type(int fd)
 {
   int type;
   socklen_t size = sizeof(type);
 
-  return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM;
+  return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) < 0 ? -1 : type;
 }
 
 static int
 read_pipe_init(pipe_transport *self, PyObject *args, PyObject *kwargs)
 {
+  int type;
+
   if (pipe_init(self, args, kwargs, choose, "Pipe transport is for pipes/sockets only.") < 0)
     return -1;
+  type = socket_type(self->base.fd);
+  self->packets = type >= 0 && type != SOCK_STREAM;
   /* A pipe in packet mode and a terminal give one piece at a time, however much there is. */
-  self->base.hung_up = !is_stream_socket(self->base.fd);
+  self->base.hung_up = type != SOCK_STREAM;
   return 0;
 }
 

@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import pty
+import random
 import socket
 import sys
 import tty
@@ -816,3 +817,68 @@ async def test_a_full_packet_pipe_is_written_on():
     transport.close()
     await writer.ended
     os.close(reading)
+
+
+async def one_random_life(rng):
+    """A pipe of any kind with both ends here, and random steps at both."""
+    make = rng.choice(PIPES)
+    reading, writing = make()
+    reader_transport, reader = await reader_of(reading)
+    writer_transport, writer = await writer_of(writing)
+    written, crashed, reader_closed = bytearray(), False, False
+
+    for _ in range(rng.randrange(30)):
+        step = rng.random()
+        if step < 0.5:
+            data = rng.randbytes(rng.choice((0, 1, 100, 4096, 5000, 70_000)))
+            if not writer_transport.is_closing():
+                written += data
+            writer_transport.write(rng.choice((bytes, bytearray, memoryview))(data))
+        elif step < 0.6:
+            reader_transport.pause_reading()
+        elif step < 0.75:
+            reader_transport.resume_reading()
+        elif step < 0.78:
+            writer_transport.close()
+        elif step < 0.8:
+            writer_transport.abort()
+            crashed = True
+        elif step < 0.82:
+            reader_transport.close()
+            reader_closed = True
+        else:
+            await asyncio.sleep(rng.choice((0, 0, 0.0001)))
+    writer_transport.close()
+    reader_transport.resume_reading()
+    await asyncio.wait_for(writer.ended, 30)
+    await asyncio.wait_for(reader.ended, 30)
+    assert written.startswith(reader.received)
+    # A terminal forgets what was not read when its other end is closed; a datagram has a limit.
+    if not crashed and not reader_closed and make in (a_pipe, a_packet_pipe, a_socketpair):
+        assert reader.received == written
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_lives(erlang_loop, seed):
+    """asyncio's writer fails when it is aborted after its end."""
+
+    async def main():
+        rng = random.Random(seed)
+        for _ in range(25):
+            await one_random_life(rng)
+        assert erlang_loop._stats()["watched"] <= 2
+
+    erlang_loop.run_until_complete(main())
+
+
+@pytest.mark.asyncio
+async def test_a_large_packet_after_smaller_ones_is_whole():
+    reading, writing = a_packet_socketpair()
+    _, reader = await reader_of(reading)
+    for size in (40_000, 40_000, 100_000, 33_000, 120_000):
+        reader.received.clear()
+        os.write(writing, bytes(size))
+        await until(lambda: reader.received)
+        assert len(reader.received) == size
+    os.close(writing)
+    await reader.ended
