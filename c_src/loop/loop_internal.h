@@ -342,7 +342,8 @@ struct kept_methods {
 struct native_loop {
   PyObject_HEAD
   loop_core *core;
-  loop_state *state; /* the module's; lives as long as the type */
+  PyObject *module;  /* strong until the end: state is in it */
+  loop_state *state; /* at exit the collector clears it, but it stays there */
   poller *poller;    /* NULL until a descriptor is watched */
   struct ready_ring ready;
   struct timer_heap timers;

@@ -85,6 +85,7 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
   self = (native_loop *)type->tp_alloc(type, 0);
   if (self == NULL)
     return NULL;
+  self->module = Py_NewRef(module);
   self->state = PyModule_GetState(module);
   self->core = pending_new();
   if (self->core == NULL)
@@ -118,6 +119,7 @@ loop_traverse(native_loop *self, visitproc visit, void *arg)
   int rc;
 
   Py_VISIT(Py_TYPE(self));
+  Py_VISIT(self->module);
   Py_VISIT(self->timers_map);
   Py_VISIT(self->transports);
   Py_VISIT(self->transports_data);
@@ -156,6 +158,7 @@ loop_dealloc(native_loop *self)
   PyMem_Free(self->corked.items);
   if (self->core != NULL)
     pending_decref(self->core);
+  Py_XDECREF(self->module);
   type->tp_free(self);
   Py_DECREF(type);
 }

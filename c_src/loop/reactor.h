@@ -39,7 +39,8 @@ typedef struct receive_buffer {
 
 typedef struct reactor {
   PyObject_HEAD
-  loop_state *state; /* the module's; lives as long as the type */
+  PyObject *module; /* strong until the end: state is in it */
+  loop_state *state;
   native_loop *loop; /* strong */
   PyObject *factory;
   receive_buffer *buffer; /* NULL until needed, or when its last view was kept */

@@ -282,6 +282,8 @@ reactor_init(reactor *self, PyObject *args, PyObject *kwargs)
       !PyArg_ParseTupleAndKeywords(args, kwargs, "OO|$Onn:Reactor", keywords, &loop, &factory,
                                    &most, &read_size, &write_limit))
     return -1;
+  if (self->module == NULL)
+    self->module = Py_NewRef(module);
   self->state = PyModule_GetState(module);
   if (self->loop != NULL || !PyObject_TypeCheck(loop, self->state->loop_type)) {
     PyErr_SetString(PyExc_TypeError, "a native event loop was expected, once");
@@ -311,6 +313,7 @@ static int
 reactor_traverse(reactor *self, visitproc visit, void *arg)
 {
   Py_VISIT(Py_TYPE(self));
+  Py_VISIT(self->module);
   Py_VISIT(self->loop);
   Py_VISIT(self->factory);
   return 0;
@@ -332,6 +335,7 @@ reactor_dealloc(reactor *self)
 
   PyObject_GC_UnTrack(self);
   (void)reactor_clear(self);
+  Py_XDECREF(self->module);
   type->tp_free(self);
   Py_DECREF(type);
 }

@@ -461,3 +461,33 @@ def test_no_fork_hook_is_installed(run_script, loop_name):
         """
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_a_program_may_end_with_loops_that_nobody_closed(run_script):
+    ended = run_script(
+        """
+        import socket
+
+        class Echo(asyncio.Protocol):
+            def connection_made(self, transport):
+                self.transport = transport
+
+            def data_received(self, data):
+                self.transport.write(data)
+
+        def serve_briefly():
+            loop = new_loop()
+            ours, theirs = socket.socketpair()
+            theirs.setblocking(False)
+            transport = loop.run_until_complete(loop.connect_accepted_socket(Echo, theirs))
+            send, receive, once = ours.send, ours.recv, loop._run_once
+            for _ in range(20):
+                send(b"x")
+                once()
+                assert receive(1) == b"x"
+
+        for _ in range(8):
+            serve_briefly()
+        """
+    )
+    assert ended.returncode == 0, ended.stderr
