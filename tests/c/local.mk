@@ -76,3 +76,8 @@ tests_c_test_message_pool_SOURCES = tests/c/test_message_pool.c \
 	c_src/channel/queue.c c_src/channel/queue.h c_src/channel/queue_drain.c c_src/channel/queue_internal.h \
 	c_src/channel/queue_senders.c
 tests_c_test_message_pool_LDADD = -lpthread
+
+check_PROGRAMS += tests/c/test_descriptors
+tests_c_test_descriptors_SOURCES = tests/c/test_descriptors.c c_src/vm/descriptors.c \
+	c_src/vm/descriptors.h
+tests_c_test_descriptors_LDADD = -lpthread
