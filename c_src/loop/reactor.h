@@ -141,7 +141,9 @@ PyObject *connection_read(connection *self, Py_ssize_t size);
 
 /* --- reactor_write.c --------------------------------------------------------------------------- */
 
-int connection_write(connection *self, PyObject *data);
+/* Sends data now or soon: its size.  What is written before the protocol can know that the connection
+ * is lost is lost with the rest. */
+Py_ssize_t connection_write(connection *self, PyObject *data);
 /* Sends what the callback wrote, as far as the kernel takes it, and keeps the rest. */
 int connection_send_gathered(connection *self);
 /* The same for what was kept before. */

@@ -37,7 +37,6 @@ protocol_write(reactor_protocol *self, PyObject *data)
 {
   connection *served = connected(self, "write");
   Py_ssize_t size;
-  Py_buffer view;
 
   if (served == NULL)
     return NULL;
@@ -45,20 +44,7 @@ protocol_write(reactor_protocol *self, PyObject *data)
     PyErr_SetString(PyExc_ConnectionError, "write() after the connection's end");
     return NULL;
   }
-  if (PyBytes_CheckExact(data)) {
-    size = PyBytes_GET_SIZE(data);
-  } else {
-    /* Tells the size, and refuses what is no buffer before anything is sent. */
-    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
-      return NULL;
-    size = view.len;
-    PyBuffer_Release(&view);
-  }
-  /* What is written before the protocol can know of the loss is lost with the rest. */
-  Py_INCREF(served);
-  if (!served->lost && connection_write(served, data) < 0)
-    size = -1;
-  Py_DECREF(served);
+  size = connection_write(served, data);
   return size < 0 ? NULL : PyLong_FromSsize_t(size);
 }
 

@@ -101,9 +101,11 @@ reactor_is_own_view(const reactor *self, PyObject *object)
 {
   PyMemoryViewObject *view = (PyMemoryViewObject *)object;
 
-  return self->view != NULL && PyMemoryView_Check(object) &&
-         view->mbuf == ((PyMemoryViewObject *)self->view)->mbuf &&
-         !(view->flags & _Py_MEMORYVIEW_RELEASED) && PyBuffer_IsContiguous(&view->view, 'C');
+  if (self->view == NULL || !PyMemoryView_Check(object) ||
+      view->mbuf != ((PyMemoryViewObject *)self->view)->mbuf ||
+      (view->flags & _Py_MEMORYVIEW_RELEASED))
+    return false;
+  return object == self->view || PyBuffer_IsContiguous(&view->view, 'C');
 }
 
 /* What the next buffer should hold, for pieces of that size. */

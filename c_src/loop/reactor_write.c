@@ -167,16 +167,18 @@ write_now(connection *self, PyObject *data, const Py_buffer *view)
 }
 
 /* Anything but bytes and views of ours: it may change before it leaves. */
-static int
+static Py_ssize_t
 write_buffer_object(connection *self, PyObject *data, bool gathers)
 {
   Py_buffer view;
   PyObject *copy;
+  Py_ssize_t size;
   int rc;
 
   if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
     return -1;
-  if (view.len == 0) {
+  size = view.len;
+  if (size == 0 || self->lost) {
     rc = 0;
   } else if (!gathers) {
     rc = write_now(self, data, &view);
@@ -191,26 +193,30 @@ write_buffer_object(connection *self, PyObject *data, bool gathers)
              : gather_piece(self, copy, PyBytes_AS_STRING(copy), (size_t)PyBytes_GET_SIZE(copy));
   }
   PyBuffer_Release(&view);
-  return rc;
+  return rc < 0 ? -1 : size;
 }
 
-int
+Py_ssize_t
 connection_write(connection *self, PyObject *data)
 {
   bool gathers = self->reactor->gather.owner == self;
+  Py_ssize_t size;
+  char *memory;
 
   if (gathers && PyBytes_CheckExact(data)) {
-    if (PyBytes_GET_SIZE(data) == 0)
-      return 0;
-    return gather_piece(self, Py_NewRef(data), PyBytes_AS_STRING(data),
-                        (size_t)PyBytes_GET_SIZE(data));
+    memory = PyBytes_AS_STRING(data);
+    size = PyBytes_GET_SIZE(data);
+  } else if (gathers && reactor_is_own_view(self->reactor, data)) {
+    memory = PyMemoryView_GET_BUFFER(data)->buf;
+    size = PyMemoryView_GET_BUFFER(data)->len;
+  } else {
+    /* A buffer of Python's may do anything. */
+    Py_INCREF(self);
+    size = write_buffer_object(self, data, gathers);
+    Py_DECREF(self);
+    return size;
   }
-  if (gathers && reactor_is_own_view(self->reactor, data)) {
-    const Py_buffer *view = PyMemoryView_GET_BUFFER(data);
-
-    if (view->len == 0)
-      return 0;
-    return gather_piece(self, Py_NewRef(data), view->buf, (size_t)view->len);
-  }
-  return write_buffer_object(self, data, gathers);
+  if (size > 0 && !self->lost && gather_piece(self, Py_NewRef(data), memory, (size_t)size) < 0)
+    return -1;
+  return size;
 }
