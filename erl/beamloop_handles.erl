@@ -4,7 +4,7 @@
 %% bytes must keep the handles that it contains alive; this module finds what may be one.
 -module(beamloop_handles).
 
--export([collect/1]).
+-export([collect/1, collect/2]).
 
 %% References that one call of a NIF looks at: HANDLE_BUNDLE_MAX.
 -define(AT_ONCE, 500).
@@ -16,11 +16,17 @@
 %%
 %% Its cost grows with the size of the term; binaries and bit strings of any size cost nothing.
 -spec collect(term()) -> [reference()].
-collect(Term) when is_reference(Term) ->
-    [Term];
-collect(Term) when is_list(Term); is_tuple(Term); is_map(Term); is_function(Term) ->
-    keepers(walk(Term, #{}));
-collect(_) ->
+collect(Term) ->
+    collect(Term, none).
+
+%% @doc The same without one of them.
+-spec collect(term(), reference() | none) -> [reference()].
+collect(Term, Without) when is_reference(Term) ->
+    [Term || Term =/= Without];
+collect(Term, Without)
+  when is_list(Term); is_tuple(Term); is_map(Term); is_function(Term) ->
+    keepers(maps:remove(Without, walk(Term, #{})));
+collect(_, _) ->
     [].
 
 keepers(Found) when map_size(Found) =< ?AT_ONCE ->

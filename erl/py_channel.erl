@@ -101,7 +101,7 @@ send(Channel, Term) when is_binary(Term), byte_size(Term) >= ?BY_REFERENCE ->
 send(Channel, Term) ->
     case beamloop_nif:nif_channel_send(Channel, Term, node()) of
         declined ->
-            {Pieces, Handles} = encode(Term),
+            {Pieces, Handles} = encode(Channel, Term),
             beamloop_nif:nif_channel_send_iovec(Channel, Pieces, Handles);
         Result ->
             Result
@@ -128,7 +128,7 @@ send_or_wait(Channel, Term, Ref) when is_binary(Term), byte_size(Term) >= ?BY_RE
 send_or_wait(Channel, Term, Ref) ->
     case beamloop_nif:nif_channel_send(Channel, Term, node(), Ref) of
         declined ->
-            {Pieces, Handles} = encode(Term),
+            {Pieces, Handles} = encode(Channel, Term),
             beamloop_nif:nif_channel_send_iovec(Channel, Pieces, Handles, Ref);
         Result ->
             Result
@@ -231,5 +231,6 @@ info(Channel) ->
     beamloop_nif:nif_channel_info(Channel, terms).
 
 %% The emulator's own encoder yields, knows every term, and leaves large binaries where they are.
-encode(Term) ->
-    {pieces(erlang:term_to_iovec(Term)), beamloop_handles:collect(Term)}.
+%% A message does not keep the channel that it is in.
+encode(Channel, Term) ->
+    {pieces(erlang:term_to_iovec(Term)), beamloop_handles:collect(Term, Channel)}.

@@ -12,6 +12,7 @@
 
 #include "channel_chores.h"
 #include "queue.h"
+#include "../term/handles.h"
 
 typedef struct channel channel;
 
@@ -33,7 +34,10 @@ struct channel {
   atomic_int given;    /* Erlang has had a handle */
   atomic_size_t handles;
   _Atomic(void *) handle; /* the newest; it may be gone by now */
-  void *held;             /* the handle of a channel that is not given yet, or NULL; the GIL's */
+  /* Of the first one, constant once that is there: with it Erlang loses the channel, and sends nothing that
+   * names another. */
+  handle_number number;
+  void *held; /* the handle of a channel that is not given yet, or NULL; the GIL's */
 };
 
 /* The content of a handle resource; the Erlang face adds its own fields behind. */

@@ -5,7 +5,7 @@
 
 /* Appends the messages as objects: how many it could. */
 static size_t
-append_objects(const channel *c, PyObject *list, const message *batch, size_t count)
+append_objects(channel *c, PyObject *list, const message *batch, size_t count)
 {
   for (size_t i = 0; i < count; i++) {
     PyObject *object = channel_decode_kept(c, &batch[i]);

@@ -192,6 +192,9 @@ new_handle(channel *c)
   subscriptions_init(&h->subscriptions);
   if (handles_add(h, HANDLE_CHANNEL) == 0) {
     h->registered = 1;
+    if (atomic_load(&c->handle) == NULL) {
+      handles_number(h, &c->number);
+    }
     atomic_store(&c->handle, h);
     return h;
   }

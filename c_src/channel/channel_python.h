@@ -94,8 +94,8 @@ PyObject *channel_running_loop(channel_state *state);
 
 /* channel_type.c */
 extern PyType_Spec channel_type_spec;
-PyObject *channel_decode(const channel *c, message *m); /* consumes m; NULL with an exception */
-PyObject *channel_decode_kept(const channel *c, const message *m); /* m stays the caller's */
+PyObject *channel_decode(channel *c, message *m); /* consumes m; NULL with an exception */
+PyObject *channel_decode_kept(channel *c, const message *m); /* m stays the caller's */
 void channel_set_closed(const channel_object *self);
 int channel_parse_timeout(PyObject *timeout, int64_t *out); /* nanoseconds, or -1 for none */
 

@@ -59,14 +59,31 @@ channel_send_for(ErlNifEnv *env, channel_handle *h, const uint8_t *data, size_t 
                             : channel_send_or_wait(env, h, *ref, size, attachment);
 }
 
+/* The channel does not keep itself. */
+static void
+forget_own(const channel_handle *h, nif_encoding *encoding)
+{
+  unsigned count = 0;
+  for (unsigned i = 0; i < encoding->handle_count; i++) {
+    if (encoding->handles[i] == h) {
+      handle_release(encoding->handles[i]);
+    } else {
+      encoding->handles[count++] = encoding->handles[i];
+    }
+  }
+  encoding->handle_count = count;
+}
+
 /* Encodes a small term and what it keeps alive: 1, 0 declined, -1 memory is short. */
 static int
-encode(ErlNifEnv *env, ERL_NIF_TERM term, nif_encoding *encoding, message_attachment **attachment)
+encode(ErlNifEnv *env, const channel_handle *h, ERL_NIF_TERM term, nif_encoding *encoding,
+       message_attachment **attachment)
 {
   *attachment = NULL;
   if (!nif_encode_small(env, term, encoding)) {
     return 0;
   }
+  forget_own(h, encoding);
   if (encoding->handle_count == 0) {
     return 1;
   }
@@ -84,7 +101,7 @@ nif_channel_send(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
   if ((h = channel_nif_get(env, argv[0])) == NULL) {
     return enif_make_badarg(env);
   }
-  int encoded = encode(env, argv[1], &encoding, &attachment);
+  int encoded = encode(env, h, argv[1], &encoding, &attachment);
   if (encoded == 0) {
     return channel_atoms.declined;
   }
@@ -147,7 +164,7 @@ nif_channel_send_many(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
   while (bytes < MANY_MAX_BYTES && sent < MANY_MAX_MESSAGES &&
          enif_get_list_cell(env, list, &head, &next)) {
     message_attachment *attachment;
-    int encoded = encode(env, head, &encoding, &attachment);
+    int encoded = encode(env, h, head, &encoding, &attachment);
     if (encoded == 0) {
       answer = channel_atoms.declined;
       break;

@@ -48,6 +48,22 @@ channel_parse_timeout(PyObject *timeout, int64_t *out)
   return 0;
 }
 
+/* A message does not keep the handle of the channel that it is in, which would keep itself: when Erlang
+ * has dropped that handle meanwhile, the channel gets another one. */
+static void *
+find_own(const uint8_t *ext, size_t size, void *arg, enum handle_kind *kind)
+{
+  channel *c = arg;
+  *kind = HANDLE_CHANNEL;
+  return handles_has_number(ext, size, &c->number) ? channel_keep_handle(c) : NULL;
+}
+
+static PyObject *
+decode_encoded(channel *c, const uint8_t *data, size_t size, unsigned flags)
+{
+  return term_link_decode_finding(data, size, flags, find_own, c);
+}
+
 /* The parts are one large binary, behind its header, and nothing else. */
 static int
 is_bare_binary(const message_attachment *a)
@@ -61,7 +77,7 @@ is_bare_binary(const message_attachment *a)
 }
 
 static PyObject *
-decode_parts(const message *m, unsigned flags)
+decode_parts(channel *c, const message *m, unsigned flags)
 {
   const message_attachment *a = m->attachment;
   if (is_bare_binary(a)) {
@@ -77,7 +93,7 @@ decode_parts(const message *m, unsigned flags)
     PyErr_Clear(); /* the codec says what is wrong */
   }
   if (a->part_count == 1) {
-    return term_link_decode(a->parts[0].data, m->size, flags);
+    return decode_encoded(c, a->parts[0].data, m->size, flags);
   }
   uint8_t *flat = malloc(m->size + 1);
   if (flat == NULL) {
@@ -88,23 +104,23 @@ decode_parts(const message *m, unsigned flags)
     memcpy(flat + end, a->parts[i].data, a->parts[i].size);
     end += a->parts[i].size;
   }
-  PyObject *object = term_link_decode(flat, end, flags);
+  PyObject *object = decode_encoded(c, flat, end, flags);
   free(flat);
   return object;
 }
 
 PyObject *
-channel_decode_kept(const channel *c, const message *m)
+channel_decode_kept(channel *c, const message *m)
 {
   unsigned flags = c->binaries_as_str ? TERM_BINARIES_STR : 0;
   if (c->bytes) {
     return byte_channel_decode(m);
   }
-  return m->data != NULL ? term_link_decode(m->data, m->size, flags) : decode_parts(m, flags);
+  return m->data != NULL ? decode_encoded(c, m->data, m->size, flags) : decode_parts(c, m, flags);
 }
 
 PyObject *
-channel_decode(const channel *c, message *m)
+channel_decode(channel *c, message *m)
 {
   PyObject *object = channel_decode_kept(c, m);
   message_release(m);

@@ -27,6 +27,17 @@ void handles_remove(void *resource);
  * (handle_release it), and its kind; NULL when it is no live handle of ours. */
 void *handles_find(const uint8_t *ext, size_t size, enum handle_kind *kind);
 
+/* What a resource's reference is known by, whatever the node is called; never used again. */
+typedef struct handle_number {
+  uint32_t words[3];
+} handle_number;
+
+/* Any thread.  That of a registered resource. */
+void handles_number(void *resource, handle_number *out);
+
+/* Whether this encoded reference (as above) has that number. */
+int handles_has_number(const uint8_t *ext, size_t size, const handle_number *number);
+
 /* Threads of ours, not schedulers.  The resource, kept, if it lives; NULL when it is gone. */
 void *handles_keep(void *resource);
 

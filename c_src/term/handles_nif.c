@@ -259,6 +259,26 @@ handles_find(const uint8_t *ext, size_t size, enum handle_kind *kind)
   return keep_known(ext, size);
 }
 
+/* Takes the lock. */
+void
+handles_number(void *resource, handle_number *out)
+{
+  pthread_mutex_lock(&lock);
+  entry *e = by_resource[hash_resource(resource) & (buckets - 1)];
+  while (e->resource != resource) {
+    e = e->next_by_resource;
+  }
+  memcpy(out->words, e->number, sizeof(out->words));
+  pthread_mutex_unlock(&lock);
+}
+
+int
+handles_has_number(const uint8_t *ext, size_t size, const handle_number *number)
+{
+  uint32_t words[WORDS];
+  return parse_number(ext, size, words) && memcmp(words, number->words, sizeof(words)) == 0;
+}
+
 /* Takes the lock, and holds it while nothing else is called. */
 void *
 handles_keep(void *resource)

@@ -70,12 +70,21 @@ handle_list_release(handle_list *list)
   *list = (handle_list){0};
 }
 
+/* What the reference hook gets as its argument, or NULL. */
+typedef struct decode_context {
+  void *(*find)(const uint8_t *ext, size_t size, void *arg, enum handle_kind *kind);
+  void *arg;
+} decode_context;
+
 static PyObject *
 hook_reference(const uint8_t *ext, size_t size, void *arg)
 {
+  const decode_context *context = arg;
   enum handle_kind kind;
-  (void)arg;
   void *resource = handles_find(ext, size, &kind);
+  if (resource == NULL && context != NULL) {
+    resource = context->find(ext, size, context->arg, &kind);
+  }
   if (resource == NULL) {
     return NULL;
   }
@@ -185,6 +194,16 @@ PyObject *
 term_link_decode(const uint8_t *data, size_t size, unsigned flags)
 {
   static const term_hooks hooks = {.reference = hook_reference};
+  return api->decode(data, size, flags, &hooks);
+}
+
+PyObject *
+term_link_decode_finding(const uint8_t *data, size_t size, unsigned flags,
+                         void *(*find)(const uint8_t *, size_t, void *, enum handle_kind *),
+                         void *arg)
+{
+  decode_context context = {find, arg};
+  const term_hooks hooks = {.reference = hook_reference, .arg = &context};
   return api->decode(data, size, flags, &hooks);
 }
 

@@ -40,6 +40,13 @@ int term_link_init(void);
  * in a list that was empty, and is after a failure.  With fallback != NULL, an object that nothing
  * knows goes to it: a kept object handle (call results make one), or NULL with an exception. */
 PyObject *term_link_decode(const uint8_t *data, size_t size, unsigned flags);
+
+/* The same, of a message whose sender's handle need not be alive: find gives the resource, kept, for an
+ * encoded reference that is no live handle, or NULL. */
+PyObject *term_link_decode_finding(const uint8_t *data, size_t size, unsigned flags,
+                                   void *(*find)(const uint8_t *ext, size_t size, void *arg,
+                                                 enum handle_kind *kind),
+                                   void *arg);
 int term_link_encode(PyObject *object, term_buf *out, unsigned flags, handle_list *handles,
                      void *(*fallback)(PyObject *object));
 const term_api *term_link_api(void);

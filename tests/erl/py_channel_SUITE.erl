@@ -14,6 +14,8 @@
          a_fun_whose_bytes_look_like_a_large_map_arrives/1, large_terms_arrive_whole/1,
          very_many_handles_in_one_message_are_kept/1,
          a_small_part_of_a_large_binary_does_not_keep_it/1, a_channel_travels_through_itself/1,
+         a_channel_that_nobody_receives_from_its_own_queue_goes_away/1,
+         a_channel_whose_last_handle_is_in_its_own_queue_closes/1,
          dropping_the_last_reference_closes/1, the_owners_death_closes/1,
          a_dead_owner_is_refused/1, many_producers_keep_their_order/1,
          every_message_reaches_one_of_many_consumers/1, coroutines_answer_requests/1,
@@ -32,6 +34,8 @@ all() ->
      a_fun_whose_bytes_look_like_a_large_map_arrives, large_terms_arrive_whole,
      very_many_handles_in_one_message_are_kept,
      a_small_part_of_a_large_binary_does_not_keep_it, a_channel_travels_through_itself,
+     a_channel_that_nobody_receives_from_its_own_queue_goes_away,
+     a_channel_whose_last_handle_is_in_its_own_queue_closes,
      dropping_the_last_reference_closes, the_owners_death_closes, a_dead_owner_is_refused,
      many_producers_keep_their_order, every_message_reaches_one_of_many_consumers,
      coroutines_answer_requests, a_cancelled_call_gives_its_message_to_the_next,
@@ -71,6 +75,11 @@ helpers() ->
     "\n"
     "def drain_kept():\n"
     "    return list(kept.pop())\n"
+    "\n"
+    "def drain_kept_kinds():\n"
+    "    channel = kept.pop()\n"
+    "    firsts = [m if type(m) is erlang.ChannelRef else m[0] for m in channel]\n"
+    "    return [(type(f).__name__, Channel(f) == channel) for f in firsts]\n"
     "\n"
     "def echo(ref, pid):\n"
     "    for term in Channel(ref):\n"
@@ -275,6 +284,33 @@ a_channel_travels_through_itself(_Config) ->
     ?assertEqual(Inner, Back),
     ok = py_channel:send(Back, 1),
     {ok, 1} = call(take, [Inner]).
+
+%% end_per_testcase sees whether it is gone.
+a_channel_that_nobody_receives_from_its_own_queue_goes_away(_Config) ->
+    {ok, Channel} = py_channel:new(),
+    {ok, Other} = py_channel:new(),
+    ok = send_itself(Channel, Other).
+
+%% It is received as a channel all the same.
+a_channel_whose_last_handle_is_in_its_own_queue_closes(_Config) ->
+    {Pid, Monitor} = spawn_monitor(fun() ->
+        {ok, Channel} = py_channel:new(),
+        {ok, Other} = py_channel:new(),
+        {ok, none} = call(keep, [Channel]),
+        ok = send_itself(Channel, Other)
+    end),
+    await([{Pid, Monitor}]),
+    {ok, Kinds} = call(drain_kept_kinds, []),
+    ?assertEqual(lists:duplicate(5, {<<"ChannelRef">>, true}), Kinds).
+
+%% In each of the ways that a message can take.
+send_itself(Channel, Other) ->
+    Large = binary:copy(<<1>>, 9000),
+    ok = py_channel:send(Channel, Channel),
+    ok = py_channel:send(Channel, [Channel, Other]),
+    ok = py_channel:send(Channel, [Channel, Large]),
+    ok = py_channel:send(Channel, [Channel | [make_ref() || _ <- lists:seq(1, 1000)]]),
+    ok = py_channel:send_many(Channel, [{Channel, Other}]).
 
 %% A Channel in Python only receives: with the last reference nobody can send any more.
 dropping_the_last_reference_closes(_Config) ->
