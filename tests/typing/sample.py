@@ -86,3 +86,12 @@ def drain_bytes(channel_ref: ChannelRef) -> bytes:
         assert_type(channel.receive_view(1), memoryview)
         assert_type(channel.readuntil(b"\r\n", timeout=1), bytes)
         return b"".join(channel)
+
+
+async def serve_as_a_stream(channel_ref: ChannelRef) -> None:
+    reader, writer = await erlang.open_byte_channel(channel_ref, limit=1000)
+    assert_type(await reader.readline(), bytes)
+    writer.close()
+    transport, protocol = await erlang.connect_byte_channel(asyncio.Protocol, channel_ref)
+    assert_type(protocol, asyncio.Protocol)
+    transport.write(b"data")

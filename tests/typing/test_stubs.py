@@ -41,7 +41,9 @@ def test_what_is_wrong_is_found(cache):
     assert found == {n for n, line in enumerate(lines, 1) if line.endswith("# error")}
 
 
-@pytest.mark.parametrize("stub", ["_term.pyi", "byte_channel.pyi", "channel.pyi", "loop.pyi"])
+@pytest.mark.parametrize(
+    "stub", ["_term.pyi", "byte_channel.pyi", "byte_transport.pyi", "channel.pyi", "loop.pyi"]
+)
 def test_the_stubs_themselves_are_clean(cache, stub):
     path = TOP / "python" / "erlang" / stub
     checked = mypy(cache, "--strict", "--follow-imports=silent", str(path))
