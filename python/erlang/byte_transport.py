@@ -115,7 +115,7 @@ class ByteChannelTransport(transports._FlowControlMixin, transports.Transport):
             # By whoever cancels all tasks of a loop; what has come in stays in the channel.
             if not self._closing:
                 self._force_close(None)
-        except (SystemExit, KeyboardInterrupt):
+        except (SystemExit, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
             self._fatal_error(error, "Fatal error: protocol failed on what was received.")
@@ -213,7 +213,7 @@ class ByteChannelTransport(transports._FlowControlMixin, transports.Transport):
                 self._force_close(None)
         except ByteChannelClosed as error:
             self._broken(error)
-        except (SystemExit, KeyboardInterrupt):
+        except (SystemExit, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
             self._fatal_error(error, "Fatal write error on a byte channel.")

@@ -396,6 +396,27 @@ def test_a_transport_that_is_dropped_with_its_loop_leaves_nothing(run):
     gc.collect()
 
 
+@pytest.mark.parametrize("factory", driver.LOOPS.values(), ids=driver.LOOPS)
+def test_a_loop_that_is_closed_under_a_transport_ends_it_in_silence(factory, monkeypatch):
+    ref = driver.new_byte_channel(max_size=100)
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+
+    async def main():
+        _reader, writer = await open_byte_channel(ref)
+        writer.write(b"x" * 1000)
+        await asyncio.sleep(0.01)
+
+    loop = factory()
+    loop.run_until_complete(main())
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False
+    loop.close()
+    del loop, task
+    gc.collect()
+    assert unraisable == []
+
+
 # --- over a relay in Erlang ----------------------------------------------------------------------
 
 
