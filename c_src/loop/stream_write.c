@@ -58,7 +58,8 @@ stream_flush(stream *self)
     return transport_write_failed(self);
   if (self->out.count == 0) {
     transport_hold(self);
-    return 0;
+    /* What a protocol that resumed wrote to a transport that closes was the last. */
+    return self->closing ? transport_schedule_lost(self, Py_None) : 0;
   }
   return transport_await_writable(self) < 0 ? -1 : transport_maybe_pause(self);
 }

@@ -141,6 +141,8 @@ int transport_watch(stream *self, uint32_t directions);
 /* After what it waits for has changed.  A transport that waits for nothing is held by whoever uses it,
  * not by the loop: one that is forgotten is then closed, as asyncio's is. */
 void transport_hold(stream *self);
+/* Has the protocol told of the end in a coming iteration. */
+int transport_schedule_lost(stream *self, PyObject *exception);
 int transport_close(stream *self);
 int transport_force_close(stream *self, PyObject *exception);
 /* Takes the exception that is set; -1 when it is one that ends the loop. */

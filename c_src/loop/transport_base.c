@@ -322,8 +322,8 @@ push_connection_lost(stream *self, PyObject *exception)
   return 0;
 }
 
-static int
-schedule_connection_lost(stream *self, PyObject *exception)
+int
+transport_schedule_lost(stream *self, PyObject *exception)
 {
   self->conn_lost++;
   if (self->loop == NULL)
@@ -342,7 +342,7 @@ transport_close(stream *self)
   if (self->closing)
     return 0;
   self->closing = true;
-  return self->out.count > 0 ? 0 : schedule_connection_lost(self, Py_None);
+  return self->out.count > 0 ? 0 : transport_schedule_lost(self, Py_None);
 }
 
 int
@@ -353,7 +353,7 @@ transport_force_close(stream *self, PyObject *exception)
   stream_flush_before_drop(self);
   buffer_drop(&self->out);
   self->closing = true;
-  return schedule_connection_lost(self, exception);
+  return transport_schedule_lost(self, exception);
 }
 
 static int

@@ -180,6 +180,26 @@ async def test_close_delivers_the_buffer_and_then_ends():
 
 
 @pytest.mark.asyncio
+async def test_what_is_written_on_resuming_while_closing_is_sent_before_the_end():
+    class Resumes(Collector):
+        def resume_writing(self):
+            super().resume_writing()
+            self.transport.write(b"tail")
+
+    transport, protocol, peer = await wrap(Resumes)
+    size = fill(transport)
+    while not protocol.pauses:
+        transport.write(bytes(65536))
+        size += 65536
+    transport.close()
+    received = await read_all(peer, size + 4)
+    assert received[size:] == b"tail"
+    assert await asyncio.wait_for(protocol.ended, 10) is None
+    assert protocol.pauses == ["pause", "resume"]
+    peer.close()
+
+
+@pytest.mark.asyncio
 async def test_write_eof_waits_for_the_buffer_and_leaves_reading_open():
     transport, protocol, peer = await wrap()
     written = fill(transport)
