@@ -63,7 +63,7 @@ datagram_traverse(datagram *self, visitproc visit, void *arg)
 {
   Py_VISIT(self->address);
   for (size_t i = 0; i < self->base.out.count; i++)
-    Py_VISIT(self->base.out.chunks[self->base.out.first + i]);
+    Py_VISIT(self->base.out.chunks[self->base.out.first + i].owner);
   for (int i = 0; i < self->held_count; i++) {
     Py_VISIT(self->held[self->held_first + i].data);
     Py_VISIT(self->held[self->held_first + i].address);

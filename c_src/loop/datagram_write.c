@@ -154,7 +154,7 @@ keep(datagram *self, const Py_buffer *view, PyObject *address)
 
   if (pair == NULL)
     return -1;
-  rc = buffer_append_sized(&self->base.out, pair, (size_t)view->len + HEADER_SIZE);
+  rc = buffer_append(&self->base.out, pair, NULL, (size_t)view->len + HEADER_SIZE);
   Py_DECREF(pair);
   return rc;
 }
@@ -164,7 +164,7 @@ static int
 send_first(datagram *self)
 {
   struct write_buffer *out = &self->base.out;
-  PyObject *chunk = Py_NewRef(out->chunks[out->first]);
+  PyObject *chunk = Py_NewRef(out->chunks[out->first].owner);
   PyObject *data = PyTuple_GET_ITEM(chunk, 0);
   Py_buffer view;
   int rc = PyObject_GetBuffer(data, &view, PyBUF_SIMPLE);
@@ -173,8 +173,8 @@ send_first(datagram *self)
     rc = attempt(self, data, &view, PyTuple_GET_ITEM(chunk, 1));
     PyBuffer_Release(&view);
   }
-  if (rc != 0 && out->count > 0 && out->chunks[out->first] == chunk)
-    buffer_pop_sized(out, (size_t)PyBytes_GET_SIZE(data) + HEADER_SIZE);
+  if (rc != 0 && out->count > 0 && out->chunks[out->first].owner == chunk)
+    buffer_pop(out);
   Py_DECREF(chunk);
   return rc;
 }

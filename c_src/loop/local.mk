@@ -52,6 +52,7 @@ LOOP_SOURCES = \
 	c_src/loop/sources.c \
 	c_src/loop/stream_accept.c \
 	c_src/loop/stream_cork.c \
+	c_src/loop/stream_piece.c \
 	c_src/loop/stream_read.c \
 	c_src/loop/stream_transport.c \
 	c_src/loop/stream_write.c \

@@ -316,6 +316,14 @@ struct corked_list {
  * one at the end. */
 int streams_uncork(native_loop *loop);
 
+/* --- stream_piece.c --------------------------------------------------------------------------- */
+
+/* A bytes object for received data, with room for more than it shows. */
+struct piece {
+  PyObject *bytes;
+  size_t room;
+};
+
 /* --- the loop object ------------------------------------------------------------------------- */
 
 struct loop_stats {
@@ -350,6 +358,8 @@ struct native_loop {
   struct fd_table fds;
   struct source_table sources;
   struct corked_list corked;
+  struct piece
+      spare; /* what the last receive was given in, if nobody kept it; else bytes is NULL */
   struct loop_stats stats;
   struct kept_methods methods;
   char *scratch;             /* see readers_scratch; NULL until needed */

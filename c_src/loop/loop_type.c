@@ -154,6 +154,7 @@ loop_dealloc(native_loop *self)
   loop_clear(self);
   Py_CLEAR(self->timers_map);
   PyMem_Free(self->ready.items);
+  Py_CLEAR(self->spare.bytes);
   PyMem_Free(self->scratch);
   PyMem_Free(self->corked.items);
   if (self->core != NULL)
@@ -167,6 +168,7 @@ static PyObject *
 loop_close_native(native_loop *self, PyObject *Py_UNUSED(ignored))
 {
   self->closed = true;
+  Py_CLEAR(self->spare.bytes);
   loop_release_all(self);
   Py_RETURN_NONE;
 }

@@ -24,26 +24,27 @@ read_end(stream *self, PyObject *protocol)
 static int
 pipe_read(stream *self)
 {
-  PyObject *data = NULL, *protocol, *result = NULL;
+  struct piece piece;
+  PyObject *protocol, *result;
   int rc;
 
   /* The most room there is. */
   if (((pipe_transport *)self)->packets)
     self->read_hint = 0;
-  rc = transport_receive(self, &data);
+  rc = transport_receive(self, &piece);
   if (rc < 0)
     return transport_fatal(self, self->kind->read_error);
   if (rc == 0)
     return 0;
   protocol = Py_NewRef(self->protocol);
-  if (PyBytes_GET_SIZE(data) == 0)
+  if (PyBytes_GET_SIZE(piece.bytes) == 0) {
+    Py_DECREF(piece.bytes);
     rc = read_end(self, protocol);
-  else
-    result = PyObject_CallMethodOneArg(protocol, NAMES(self)->str_data_received, data);
-  if (PyBytes_GET_SIZE(data) > 0)
+  } else {
+    result = transport_give(self, protocol, &piece);
     rc = result == NULL ? -1 : 0;
-  Py_XDECREF(result);
-  Py_DECREF(data);
+    Py_XDECREF(result);
+  }
   Py_DECREF(protocol);
   return rc;
 }

@@ -52,16 +52,14 @@ connection_send_kept(connection *self)
   while (out->count > 0) {
     struct iovec pieces[KEPT_BATCH];
     size_t count = out->count < KEPT_BATCH ? out->count : KEPT_BATCH;
-    size_t offset = out->offset, total = 0;
+    size_t total = 0;
     ssize_t n;
 
     for (size_t i = 0; i < count; i++) {
-      PyObject *chunk = out->chunks[out->first + i];
+      const struct write_chunk *chunk = &out->chunks[out->first + i];
 
-      pieces[i].iov_base = PyBytes_AS_STRING(chunk) + offset;
-      pieces[i].iov_len = (size_t)PyBytes_GET_SIZE(chunk) - offset;
-      total += pieces[i].iov_len;
-      offset = 0;
+      pieces[i] = (struct iovec){.iov_base = (char *)chunk->start, .iov_len = chunk->size};
+      total += chunk->size;
     }
     n = send_pieces(self, pieces, count);
     if (n < 0)
@@ -78,20 +76,23 @@ connection_send_kept(connection *self)
 
 /* --- what is kept ------------------------------------------------------------------------------ */
 
-/* Keeps a piece from offset on; kept is a bytes object that begins with it, or what else holds its
- * memory. */
+/* Keeps a piece from offset on; kept is what holds its memory, which does not change if that is a
+ * bytes object. */
 static int
 keep_piece(connection *self, PyObject *kept, const struct iovec *piece, size_t offset)
 {
+  const char *start = (char *)piece->iov_base + offset;
+  size_t size = piece->iov_len - offset;
   PyObject *copy;
   int rc;
 
-  if (PyBytes_CheckExact(kept) && (offset == 0 || self->out.count == 0))
-    return buffer_append(&self->out, kept, offset);
-  copy = PyBytes_FromStringAndSize((char *)piece->iov_base + offset,
-                                   (Py_ssize_t)(piece->iov_len - offset));
-  rc = copy == NULL ? -1 : buffer_append(&self->out, copy, 0);
-  Py_XDECREF(copy);
+  if (PyBytes_CheckExact(kept))
+    return buffer_append(&self->out, kept, start, size);
+  copy = PyBytes_FromStringAndSize(start, (Py_ssize_t)size);
+  if (copy == NULL)
+    return -1;
+  rc = buffer_append(&self->out, copy, PyBytes_AS_STRING(copy), size);
+  Py_DECREF(copy);
   return rc;
 }
 

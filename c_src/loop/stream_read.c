@@ -48,22 +48,22 @@ feed_tls(stream *self, PyObject *protocol)
 static int
 read_data(stream *self, PyObject *protocol)
 {
-  PyObject *data = NULL, *result;
+  struct piece piece;
+  PyObject *result;
   int rc;
 
   if (self->feeds_tls)
     return feed_tls(self, protocol);
-  rc = transport_receive(self, &data);
+  rc = transport_receive(self, &piece);
   if (rc < 0)
     return transport_fatal(self, self->kind->read_error);
   if (rc == 0)
     return 0;
-  if (PyBytes_GET_SIZE(data) == 0) {
-    Py_DECREF(data);
+  if (PyBytes_GET_SIZE(piece.bytes) == 0) {
+    Py_DECREF(piece.bytes);
     return read_eof(self, protocol);
   }
-  result = PyObject_CallMethodOneArg(protocol, NAMES(self)->str_data_received, data);
-  Py_DECREF(data);
+  result = transport_give(self, protocol, &piece);
   if (result == NULL)
     return transport_fatal(self, "Fatal error: protocol.data_received() call failed.");
   Py_DECREF(result);

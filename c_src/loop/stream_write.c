@@ -115,7 +115,7 @@ written(stream *self, bool full)
 static int
 write_view(stream *self, PyObject *data, const Py_buffer *view)
 {
-  bool large = view->len > COPY_MAX && !PyBytes_CheckExact(data);
+  bool large = view->len > COPY_MAX && transport_unchanging(data) == NULL;
   bool full;
 
   if (large && self->corked && stream_flush(self) < 0)
@@ -126,6 +126,15 @@ write_view(stream *self, PyObject *data, const Py_buffer *view)
     return transport_send_view(self, data, view);
   full = self->out.count > 0 && !self->corked;
   return transport_keep_rest(self, data, view, 0) < 0 ? -1 : written(self, full);
+}
+
+/* Of a buffer that the data has given. */
+static int
+write_some(stream *self, PyObject *data, const Py_buffer *view)
+{
+  if (view->len == 0)
+    return 0;
+  return self->conn_lost ? drop_write(self) : write_view(self, data, view);
 }
 
 PyObject *
@@ -141,16 +150,15 @@ stream_write(stream *self, PyObject *data)
   }
   if (transport_check_initialized(self) < 0 || check_writable(self, "write") < 0)
     return NULL;
-  if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
-    if (transport_refuse(self, data) < 0)
-      return NULL;
-    Py_RETURN_NONE;
+  if (PyBytes_CheckExact(data)) {
+    view = (Py_buffer){.buf = PyBytes_AS_STRING(data), .len = PyBytes_GET_SIZE(data)};
+    rc = write_some(self, data, &view);
+  } else if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0) {
+    rc = transport_refuse(self, data);
+  } else {
+    rc = write_some(self, data, &view);
+    PyBuffer_Release(&view);
   }
-  if (view.len == 0)
-    rc = 0;
-  else
-    rc = self->conn_lost ? drop_write(self) : write_view(self, data, &view);
-  PyBuffer_Release(&view);
   if (rc < 0)
     return NULL;
   Py_RETURN_NONE;
@@ -224,7 +232,8 @@ write_list(stream *self, PyObject *list)
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
     PyObject *item = PyList_GET_ITEM(list, i);
 
-    if (PyBytes_GET_SIZE(item) > 0 && buffer_append(&self->out, item, 0) < 0)
+    if (PyBytes_GET_SIZE(item) > 0 && buffer_append(&self->out, item, PyBytes_AS_STRING(item),
+                                                    (size_t)PyBytes_GET_SIZE(item)) < 0)
       return -1;
   }
   return self->out.count == 0 ? 0 : written(self, full);

@@ -17,17 +17,23 @@
 /* Room for the slots of the asyncio class that is the base; checked when the type is made. */
 #define TRANSPORT_INHERITED_SLOTS 8
 
-#define WRITE_BUFFER_FEW 4
+#define WRITE_BUFFER_FEW 2
 
-/* What waits to be sent: bytes objects in order, the first one from an offset on. */
+/* A part of an object that does not change, or a datagram. */
+struct write_chunk {
+  PyObject *owner;   /* strong */
+  const char *start; /* NULL for a datagram */
+  size_t size;
+};
+
+/* What waits to be sent, in order. */
 struct write_buffer {
-  PyObject **chunks;               /* owned references at first .. first + count - 1 */
-  PyObject *few[WRITE_BUFFER_FEW]; /* the room that chunks begins with */
+  struct write_chunk *chunks;               /* used are first .. first + count - 1 */
+  struct write_chunk few[WRITE_BUFFER_FEW]; /* the room that chunks begins with */
   size_t first;
   size_t count;
   size_t capacity;
-  size_t offset; /* bytes of the first chunk that were sent */
-  size_t bytes;  /* what is left in all */
+  size_t bytes; /* what is left in all */
 };
 
 /* The kernel's form of an address; size 0 when it is not known. */
@@ -111,8 +117,9 @@ typedef struct stream {
   bool corked;      /* nobody has tried yet to send what is in out */
   bool readable;
   bool writable;
-  bool hung_up; /* an event told of an end or an error: a short read proves nothing */
-  bool at_eof;  /* eof_received chose to keep the transport */
+  bool keeps_pieces; /* the protocol has kept the last piece that was large */
+  bool hung_up;      /* an event told of an end or an error: a short read proves nothing */
+  bool at_eof;       /* eof_received chose to keep the transport */
   bool buffered_protocol;
   bool feeds_tls; /* the protocol is TLS of ours, which takes what was received as it is */
   bool protocol_paused;
@@ -196,20 +203,21 @@ extern const transport_kind stream_kind;
 
 /* --- write_buffer.c ---------------------------------------------------------------------------- */
 
-/* Keeps bytes from offset on; an offset needs an empty buffer. */
-int buffer_append(struct write_buffer *out, PyObject *bytes, size_t offset);
+/* Keeps size bytes from start on, which is in owner; or a datagram, counted as size bytes. */
+int buffer_append(struct write_buffer *out, PyObject *owner, const char *start, size_t size);
 /* Forgets the first n bytes, which were sent. */
 void buffer_consume(struct write_buffer *out, size_t n);
-/* For chunks of any type, each counted as size bytes. */
-int buffer_append_sized(struct write_buffer *out, PyObject *chunk, size_t size);
-void buffer_pop_sized(struct write_buffer *out, size_t size);
+/* Forgets the first chunk. */
+void buffer_pop(struct write_buffer *out);
 void buffer_drop(struct write_buffer *out);
 
 /* --- transport_receive.c ------------------------------------------------------------------------ */
 
-/* One bounded receive: 1 and a new bytes object of what came, empty at the end of file; 0 when there
- * is nothing now, -1 with an OSError set. */
-int transport_receive(stream *self, PyObject **data);
+/* One bounded receive: 1 and what came, empty at the end of file; 0 when there is nothing now, -1 with
+ * an OSError set. */
+int transport_receive(stream *self, struct piece *piece);
+/* What protocol.data_received() returns of a piece, which may become the next one after that. */
+PyObject *transport_give(stream *self, PyObject *protocol, struct piece *piece);
 /* The same into the loop's scratch buffer. */
 int transport_receive_scratch(stream *self, char **scratch, size_t *size);
 /* After recv(): what its result says about there being more.  -1 with an OSError set, 0 when there
@@ -224,7 +232,10 @@ int transport_send_buffer(stream *self);
 int transport_write_failed(stream *self);
 /* With an empty buffer: sends what the kernel takes of view and keeps the rest. */
 int transport_send_view(stream *self, PyObject *data, const Py_buffer *view);
-/* Keeps data from sent on; bytes as they are, anything that may change as a copy. */
+/* What keeps the memory of data as it is, borrowed: data itself, or what it is a view of; NULL when it
+ * may change. */
+PyObject *transport_unchanging(PyObject *data);
+/* Keeps data from sent on, as a copy if it may change. */
 int transport_keep_rest(stream *self, PyObject *data, const Py_buffer *view, size_t sent);
 /* The buffer is not empty any more: wait for the kernel. */
 int transport_await_writable(stream *self);
@@ -250,6 +261,15 @@ PyObject *stream_reset_empty_waiter(stream *self, PyObject *);
 
 /* One bounded read, for the protocol; what that writes is sent when it returns. */
 int stream_read(stream *self);
+
+/* --- stream_piece.c ----------------------------------------------------------------------------- */
+
+/* A bytes object of that size, its content undefined, with at most an eighth more room. */
+int piece_new(native_loop *loop, size_t size, struct piece *piece);
+/* Makes it smaller before anybody sees it.  The room too if exact, or if much of it is left. */
+int piece_cut(struct piece *piece, size_t size, bool exact);
+/* The protocol has returned.  True when it has kept nothing. */
+bool piece_done(native_loop *loop, struct piece *piece);
 
 /* --- stream_cork.c ------------------------------------------------------------------------------ */
 

@@ -51,9 +51,9 @@ transport_receive_scratch(stream *self, char **scratch, size_t *size)
   return rc;
 }
 
-/* Receives into the loop's buffer and copies: *data is a new bytes object of what came. */
+/* Receives into the loop's buffer and copies. */
 static int
-receive_small(stream *self, PyObject **data)
+receive_small(stream *self, struct piece *piece)
 {
   char *scratch;
   size_t size;
@@ -62,37 +62,47 @@ receive_small(stream *self, PyObject **data)
   if (rc <= 0)
     return rc;
   self->read_hint = size;
-  *data = PyBytes_FromStringAndSize(scratch, (Py_ssize_t)size);
-  return *data == NULL ? -1 : 1;
-}
-
-/* Receives into a bytes object that is then cut to size: no copy, where much came before. */
-static int
-receive_large(stream *self, PyObject **data)
-{
-  size_t room = (self->read_hint + READ_ROOM - 1) / READ_ROOM * READ_ROOM;
-  PyObject *bytes;
-  ssize_t n;
-  int rc;
-
-  bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)room);
-  if (bytes == NULL)
+  if (piece_new(self->loop, size, piece) < 0)
     return -1;
-  n = self->kind->receive(self->fd, PyBytes_AS_STRING(bytes), room);
-  rc = transport_note_read(self, n, room);
-  if (rc <= 0) {
-    Py_DECREF(bytes);
-    return rc;
-  }
-  note_size(self, (size_t)n, room);
-  if ((size_t)n < room && _PyBytes_Resize(&bytes, n) < 0)
-    return -1;
-  *data = bytes;
+  memcpy(PyBytes_AS_STRING(piece->bytes), scratch, size);
   return 1;
 }
 
-int
-transport_receive(stream *self, PyObject **data)
+/* Receives into a bytes object that is then cut to size: no copy, where much came before.  While the
+ * protocol keeps no pieces, the rest of the room stays for the next one. */
+static int
+receive_large(stream *self, struct piece *piece)
 {
-  return self->read_hint < READ_LARGE ? receive_small(self, data) : receive_large(self, data);
+  size_t size = (self->read_hint + READ_ROOM - 1) / READ_ROOM * READ_ROOM;
+  ssize_t n;
+  int rc;
+
+  if (piece_new(self->loop, size, piece) < 0)
+    return -1;
+  n = self->kind->receive(self->fd, PyBytes_AS_STRING(piece->bytes), piece->room);
+  rc = transport_note_read(self, n, piece->room);
+  if (rc <= 0) {
+    Py_DECREF(piece->bytes);
+    return rc;
+  }
+  note_size(self, (size_t)n, piece->room);
+  return piece_cut(piece, (size_t)n, self->keeps_pieces) < 0 ? -1 : 1;
+}
+
+int
+transport_receive(stream *self, struct piece *piece)
+{
+  return self->read_hint < READ_LARGE ? receive_small(self, piece) : receive_large(self, piece);
+}
+
+PyObject *
+transport_give(stream *self, PyObject *protocol, struct piece *piece)
+{
+  native_loop *loop = (native_loop *)Py_NewRef((PyObject *)self->loop);
+  PyObject *result =
+      PyObject_CallMethodOneArg(protocol, loop->state->transports.str_data_received, piece->bytes);
+
+  self->keeps_pieces = !piece_done(loop, piece);
+  Py_DECREF(loop);
+  return result;
 }

@@ -22,26 +22,42 @@ send_iov(stream *self, struct iovec *iov, size_t count)
   return -1;
 }
 
+/* Sends the first chunks, at most max, by one call; *total is how much they hold. */
+static Py_ssize_t
+send_chunks(stream *self, struct iovec *iov, size_t max, size_t *total)
+{
+  const struct write_buffer *out = &self->out;
+  size_t count = out->count < max ? out->count : max;
+
+  *total = 0;
+  for (size_t i = 0; i < count; i++) {
+    const struct write_chunk *chunk = &out->chunks[out->first + i];
+
+    iov[i] = (struct iovec){.iov_base = (char *)chunk->start, .iov_len = chunk->size};
+    *total += chunk->size;
+  }
+  return send_iov(self, iov, count);
+}
+
+/* The same for many, whose vector takes much of the stack. */
+static __attribute__((noinline)) Py_ssize_t
+send_many(stream *self, size_t *total)
+{
+  struct iovec iov[WRITE_BATCH];
+
+  return send_chunks(self, iov, WRITE_BATCH, total);
+}
+
 int
 transport_send_buffer(stream *self)
 {
   struct write_buffer *out = &self->out;
 
   while (out->count > 0) {
-    struct iovec iov[WRITE_BATCH];
-    size_t count = out->count < WRITE_BATCH ? out->count : WRITE_BATCH;
-    size_t offset = out->offset, total = 0;
-    Py_ssize_t n;
+    struct iovec one;
+    size_t total;
+    Py_ssize_t n = out->count == 1 ? send_chunks(self, &one, 1, &total) : send_many(self, &total);
 
-    for (size_t i = 0; i < count; i++) {
-      PyObject *chunk = out->chunks[out->first + i];
-
-      iov[i].iov_base = PyBytes_AS_STRING(chunk) + offset;
-      iov[i].iov_len = (size_t)PyBytes_GET_SIZE(chunk) - offset;
-      total += iov[i].iov_len;
-      offset = 0;
-    }
-    n = send_iov(self, iov, count);
     if (n < 0)
       return -1;
     buffer_consume(out, (size_t)n);
@@ -120,19 +136,34 @@ transport_refuse(stream *self, PyObject *data)
   return transport_fatal(self, self->kind->write_error);
 }
 
+PyObject *
+transport_unchanging(PyObject *data)
+{
+  PyObject *base;
+
+  if (PyBytes_CheckExact(data))
+    return data;
+  if (!PyMemoryView_Check(data))
+    return NULL;
+  base = PyMemoryView_GET_BASE(data);
+  return base != NULL && PyBytes_CheckExact(base) ? base : NULL;
+}
+
 int
 transport_keep_rest(stream *self, PyObject *data, const Py_buffer *view, size_t sent)
 {
-  PyObject *copy;
+  const char *start = (const char *)view->buf + sent;
+  size_t left = (size_t)view->len - sent;
+  PyObject *owner = transport_unchanging(data);
   int rc;
 
-  if (PyBytes_CheckExact(data) && (self->out.count == 0 || sent == 0))
-    return buffer_append(&self->out, data, sent);
-  copy = PyBytes_FromStringAndSize((char *)view->buf + sent, view->len - (Py_ssize_t)sent);
-  if (copy == NULL)
+  if (owner != NULL)
+    return buffer_append(&self->out, owner, start, left);
+  owner = PyBytes_FromStringAndSize(start, (Py_ssize_t)left);
+  if (owner == NULL)
     return -1;
-  rc = buffer_append(&self->out, copy, 0);
-  Py_DECREF(copy);
+  rc = buffer_append(&self->out, owner, PyBytes_AS_STRING(owner), left);
+  Py_DECREF(owner);
   return rc;
 }
 

@@ -7,7 +7,7 @@ buffer_free(struct write_buffer *out)
   if (out->chunks != out->few)
     PyMem_Free(out->chunks);
   out->chunks = NULL;
-  out->first = out->count = out->capacity = out->offset = out->bytes = 0;
+  out->first = out->count = out->capacity = out->bytes = 0;
 }
 
 static int
@@ -15,7 +15,7 @@ buffer_grow(struct write_buffer *out)
 {
   size_t capacity = out->capacity * 2;
   bool few = out->chunks == out->few;
-  PyObject **chunks = PyMem_Realloc(few ? NULL : out->chunks, capacity * sizeof(*chunks));
+  struct write_chunk *chunks = PyMem_Realloc(few ? NULL : out->chunks, capacity * sizeof(*chunks));
 
   if (chunks == NULL) {
     PyErr_NoMemory();
@@ -47,51 +47,39 @@ buffer_reserve(struct write_buffer *out)
 }
 
 int
-buffer_append_sized(struct write_buffer *out, PyObject *chunk, size_t size)
+buffer_append(struct write_buffer *out, PyObject *owner, const char *start, size_t size)
 {
   if (buffer_reserve(out) < 0)
     return -1;
-  out->chunks[out->first + out->count++] = Py_NewRef(chunk);
+  out->chunks[out->first + out->count++] =
+      (struct write_chunk){.owner = Py_NewRef(owner), .start = start, .size = size};
   out->bytes += size;
   return 0;
 }
 
 void
-buffer_pop_sized(struct write_buffer *out, size_t size)
+buffer_pop(struct write_buffer *out)
 {
-  PyObject *chunk = out->chunks[out->first++];
+  struct write_chunk chunk = out->chunks[out->first++];
 
-  out->bytes -= size;
+  out->bytes -= chunk.size;
   if (--out->count == 0)
     buffer_free(out);
-  Py_DECREF(chunk);
-}
-
-int
-buffer_append(struct write_buffer *out, PyObject *bytes, size_t offset)
-{
-  if (buffer_append_sized(out, bytes, (size_t)PyBytes_GET_SIZE(bytes) - offset) < 0)
-    return -1;
-  if (out->count == 1)
-    out->offset = offset;
-  return 0;
+  Py_DECREF(chunk.owner);
 }
 
 void
 buffer_consume(struct write_buffer *out, size_t n)
 {
-  out->bytes -= n;
-  n += out->offset;
-  while (out->count > 0 && n >= (size_t)PyBytes_GET_SIZE(out->chunks[out->first])) {
-    PyObject *chunk = out->chunks[out->first++];
-
-    out->count--;
-    n -= (size_t)PyBytes_GET_SIZE(chunk);
-    Py_DECREF(chunk);
+  while (out->count > 0 && n >= out->chunks[out->first].size) {
+    n -= out->chunks[out->first].size;
+    buffer_pop(out);
   }
-  out->offset = n;
-  if (out->count == 0)
-    buffer_free(out);
+  if (n > 0) {
+    out->chunks[out->first].start += n;
+    out->chunks[out->first].size -= n;
+    out->bytes -= n;
+  }
 }
 
 void
@@ -99,7 +87,7 @@ buffer_drop(struct write_buffer *out)
 {
   while (out->count > 0) {
     out->count--;
-    Py_DECREF(out->chunks[out->first++]);
+    Py_DECREF(out->chunks[out->first++].owner);
   }
   buffer_free(out);
 }

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import gc
 import logging
+import random
 import socket
 import struct
 import warnings
@@ -479,3 +480,64 @@ def test_a_slow_protocol_is_logged_in_debug_mode(loop, caplog):
     with caplog.at_level(logging.WARNING, "asyncio"):
         loop.run_until_complete(main())
     assert any("_read_ready" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.asyncio
+async def test_data_that_is_kept_stays_as_it_was():
+    choose = random.Random(7)
+
+    class Keeping(Collector):
+        def __init__(self):
+            super().__init__()
+            self.total = 0
+            self.kept = []
+
+        def data_received(self, data):
+            # All ways to have it at hand later, or none.
+            if choose.random() < 0.4:
+                self.kept.append((self.total, data))
+            elif choose.random() < 0.3:
+                self.kept.append((self.total, memoryview(data)[1:-1]))
+            assert hash(data) == hash(bytes(bytearray(data)))
+            self.total += len(data)
+
+    transport, protocol, peer = await wrap(Keeping)
+    peer.setblocking(False)
+    loop = asyncio.get_running_loop()
+    sent = b""
+    for size in choose.choices((1, 600, 650, 1000, 9_000, 60_000, 100_000), k=80):
+        data = choose.randbytes(size)
+        await loop.sock_sendall(peer, data)
+        sent += data
+        for _ in range(choose.randrange(6)):
+            await asyncio.sleep(0)
+    while protocol.total < len(sent):
+        await asyncio.sleep(0)
+    assert len(protocol.kept) > 20
+    for start, data in protocol.kept:
+        if isinstance(data, memoryview):
+            start += 1
+        assert data == sent[start : start + len(data)]
+    transport.abort()
+    assert await protocol.ended is None
+    peer.close()
+
+
+@pytest.mark.parametrize("size", [300, 30_000, 3_000_000])
+def test_views_are_sent_as_they_were_when_written(erlang_loop, size):
+    """asyncio sends what a buffer holds when the kernel has room, from 3.12 on."""
+
+    async def main():
+        transport, protocol, peer = await wrap()
+        fixed = random.Random(size).randbytes(size)
+        changing = bytearray(fixed)
+        for data in (fixed, memoryview(fixed)[10:-10], changing, memoryview(changing)):
+            transport.write(data)
+        transport.writelines([memoryview(fixed)[:50], memoryview(changing)[50:]])
+        expected = fixed + fixed[10:-10] + fixed * 3
+        changing[:] = bytes(size)
+        del fixed
+        assert await read_all(peer, len(expected)) == expected
+        await shut(transport, protocol, peer)
+
+    erlang_loop.run_until_complete(main())
