@@ -29,7 +29,7 @@ from processes import (
 )
 from stats import median, paired_ratio, show_ratio
 
-FURTHER = {"syscalls": syscalls.table, "idle": idle.table}
+FURTHER = {"syscalls": syscalls.table, "idle": idle.table, "idle_tls": idle.tls_table}
 
 
 class Column:
