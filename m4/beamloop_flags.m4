@@ -16,7 +16,9 @@ _BEAMLOOP_CFLAG([-Wextra])
 _BEAMLOOP_CFLAG([-Wstrict-prototypes])
 _BEAMLOOP_CFLAG([-Wvla])
 _BEAMLOOP_CFLAG([-Werror=implicit-function-declaration])
-AS_IF([test "x$enable_werror" = xyes], [_BEAMLOOP_CFLAG([-Werror])])
+AS_IF([test "x$enable_werror" = xyes],
+  [_BEAMLOOP_CFLAG([-Wconversion])
+   _BEAMLOOP_CFLAG([-Werror])])
 AS_CASE([$enable_sanitizer],
   [no], [_BEAMLOOP_HARDENING],
   [address|undefined|thread],

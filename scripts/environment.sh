@@ -33,12 +33,14 @@ load_sanitizer() {
   esac
   LD_PRELOAD=$($(configured CC) -print-file-name=$library)${LD_PRELOAD:+:$LD_PRELOAD}
   export LD_PRELOAD
-  local asan=detect_leaks=0:handle_segv=0:use_sigaltstack=0:allocator_may_return_null=1
+  # pytest would keep what is reported to itself.
+  local log=log_path=$build/logs/report
+  local asan=$log:detect_leaks=0:handle_segv=0:use_sigaltstack=0:allocator_may_return_null=1
   # What is freed is kept for a while; tests of memory used are to see the end of that.
   asan+=:quarantine_size_mb=16
   export ASAN_OPTIONS=${ASAN_OPTIONS:-$asan}
-  export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}
-  export TSAN_OPTIONS=${TSAN_OPTIONS:-suppressions=$top/tests/sanitizers/tsan.supp:exitcode=66}
+  export UBSAN_OPTIONS=${UBSAN_OPTIONS:-$log:print_stacktrace=1:halt_on_error=1}
+  export TSAN_OPTIONS=${TSAN_OPTIONS:-$log:suppressions=$top/tests/sanitizers/tsan.supp}
 }
 
 run_erl() {

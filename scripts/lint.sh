@@ -1,6 +1,6 @@
 # The checks of `./run lint`.  Each prints what is wrong and returns 1.  Sourced.
 
-lint_checks=(c_format c_warnings borders python_lint python_format dialyzer)
+lint_checks=(c_format c_warnings borders python_lint python_format stubs dialyzer xref)
 
 c_files() {
   (cd "$top" && find c_src tests/c tests/fuzz -name '*.[ch]' | sort)
@@ -55,6 +55,12 @@ lint_python_format() {
   (cd "$top" && "$venv/bin/ruff" format --check "${python_folders[@]}")
 }
 
+# The modules themselves have no annotations: their stubs have them.
+lint_stubs() {
+  (cd "$top/python" && "$venv/bin/python" -m mypy --strict --follow-imports=silent \
+    --cache-dir="$build/mypy-cache" erlang/*.pyi)
+}
+
 # The table of the OTP applications takes a minute to make, and is kept.  The status is not asked: it
 # tells of functions that those applications do not find.
 lint_dialyzer() {
@@ -64,5 +70,21 @@ lint_dialyzer() {
     "$dialyzer" --build_plt --output_plt "$plt.new" --apps erts kernel stdlib sasl || true
     mv "$plt.new" "$plt" || return
   fi
-  "$dialyzer" --plt "$plt" -Wunmatched_returns -Werror_handling -r "$build/lib/beamloop/ebin"
+  "$dialyzer" --plt "$plt" -Wunmatched_returns -Werror_handling -Wunknown \
+    -r "$build/lib/beamloop/ebin"
+}
+
+# Calls of what does not exist, functions that nobody calls, what OTP gives up.
+lint_xref() {
+  "$(configured ERL)" -noinput -eval '
+    [Ebin] = init:get_plain_arguments(),
+    xref:start(ours),
+    xref:set_default(ours, [{warnings, false}, {verbose, false}]),
+    ok = xref:set_library_path(ours, code:get_path()),
+    {ok, _} = xref:add_directory(ours, Ebin),
+    Found = [{What, Where} || What <- [undefined_function_calls, locals_not_used,
+                                       deprecated_function_calls],
+                              {ok, Where} <- [xref:analyze(ours, What)], Where =/= []],
+    [io:format("~p: ~p~n", [What, Where]) || {What, Where} <- Found],
+    halt(length(Found)).' -extra "$build/lib/beamloop/ebin"
 }
