@@ -298,7 +298,7 @@ take_or_wait(channel_await *self, PyObject **out)
   message m;
   int result = await_try(self, &m);
   if (result != QUEUE_EMPTY) {
-    self->channel->burst += await_receives(self);
+    self->channel->burst += (unsigned)await_receives(self);
     return conclude(self, result, &m, out);
   }
   if (may_come_soon(self)) {
