@@ -509,11 +509,12 @@ async def test_data_that_is_kept_stays_as_it_was():
         data = choose.randbytes(size)
         await loop.sock_sendall(peer, data)
         sent += data
-        for _ in range(choose.randrange(6)):
+        # Most are received before the next one is sent, so that there are many pieces.
+        while protocol.total < len(sent) and size != 650:
             await asyncio.sleep(0)
     while protocol.total < len(sent):
         await asyncio.sleep(0)
-    assert len(protocol.kept) > 20
+    assert len(protocol.kept) > 10
     for start, data in protocol.kept:
         if isinstance(data, memoryview):
             start += 1
