@@ -454,6 +454,7 @@ def test_streams_that_nobody_holds_are_collected(loop):
             _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
             await asyncio.sleep(0)
             writer.transport.abort()
+        # wait_closed() would wait for the server's ends, which nobody closes, to be collected.
         server.close()
         await asyncio.sleep(0.05)
 
