@@ -1,5 +1,7 @@
-/* The type erlang._loop.Clients: the open connections of one server. */
+/* Connections and their servers; the type erlang._loop.Clients, the open connections of one. */
 #include "listener.h"
+
+#define NAMES(self) (&(self)->loop->state->transports)
 
 int
 clients_add(clients *self, stream *client)
@@ -65,6 +67,78 @@ clients_remove(stream *client)
   Py_DECREF(self);
   Py_XDECREF(result);
   return result == NULL ? -1 : 0;
+}
+
+/* --- a connection and its server ---------------------------------------------------------------- */
+
+/* Tells a server that is not one of ours. */
+static int
+tell_server(stream *self, const char *method)
+{
+  PyObject *result;
+
+#if PY_VERSION_HEX >= 0x030D0000
+  result = PyObject_CallMethod(self->server, method, "O", self);
+#else
+  result = PyObject_CallMethod(self->server, method, NULL);
+#endif
+  Py_XDECREF(result);
+  return result == NULL ? -1 : 0;
+}
+
+int
+transport_attach(stream *self, PyObject *server)
+{
+  transport_state *names = NAMES(self);
+  PyObject *set;
+  int rc;
+
+  if (server == Py_None)
+    return 0;
+  self->server = Py_NewRef(server);
+  set = PyObject_GetAttr(server, names->str_clients);
+  if (set == NULL) {
+    if (!PyErr_ExceptionMatches(PyExc_AttributeError))
+      return -1;
+    PyErr_Clear();
+  }
+  if (set != NULL && Py_IS_TYPE(set, names->clients_type))
+    rc = clients_add((clients *)set, self);
+  else
+    rc = tell_server(self, "_attach");
+  Py_XDECREF(set);
+  return rc;
+}
+
+/* One that refused it, ours or not, does not count it. */
+static int
+leave_server(stream *self)
+{
+  PyObject *set = PyObject_GetAttr(self->server, NAMES(self)->str_clients);
+  int ours = set != NULL && Py_IS_TYPE(set, NAMES(self)->clients_type);
+
+  Py_XDECREF(set);
+  PyErr_Clear();
+  return ours ? 0 : tell_server(self, "_detach");
+}
+
+int
+transport_detach(stream *self)
+{
+  PyObject *type, *value, *traceback;
+  int rc;
+
+  if (self->server == NULL)
+    return 0;
+  PyErr_Fetch(&type, &value, &traceback);
+  rc = self->clients != NULL ? clients_remove(self) : leave_server(self);
+  Py_CLEAR(self->server);
+  if (type == NULL)
+    return rc;
+  if (rc < 0)
+    PyErr_WriteUnraisable((PyObject *)self);
+  PyErr_Restore(type, value, traceback);
+  return 0;
 }
 
 /* --- the type ---------------------------------------------------------------------------------- */

@@ -36,11 +36,6 @@ struct accepted {
 stream *stream_accept(native_loop *loop, struct origin *origin, PyObject *protocol,
                       const struct accepted *from);
 
-/* --- transport_base.c -------------------------------------------------------------------------- */
-
-/* Makes it a connection of server, which may be None. */
-int transport_attach(stream *self, PyObject *server);
-
 /* --- clients.c --------------------------------------------------------------------------------- */
 
 /* The open connections of a server, in a list through themselves.  A connection that nobody else
@@ -55,6 +50,10 @@ typedef struct clients {
 
 /* RuntimeError once the set is closed. */
 int clients_add(clients *self, stream *client);
+/* Makes a transport a connection of server, which may be None. */
+int transport_attach(stream *self, PyObject *server);
+/* The end of that; an exception that is set stays. */
+int transport_detach(stream *self);
 
 /* --- listener.c -------------------------------------------------------------------------------- */
 

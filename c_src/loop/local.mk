@@ -9,6 +9,7 @@ LOOP_SOURCES = \
 	c_src/loop/awaitable.c \
 	c_src/loop/awaitable.h \
 	c_src/loop/calls.c \
+	c_src/loop/claims.c \
 	c_src/loop/clients.c \
 	c_src/loop/datagram.h \
 	c_src/loop/datagram_address.c \

@@ -201,11 +201,10 @@ timers_first(const struct timer_heap *heap)
 struct fd_watch {
   PyObject *reader; /* a handle or a sock_op, or NULL */
   PyObject *writer;
-  PyObject
-      *transport; /* a native transport or listener, or NULL; then installed is edge-triggered */
-  PyObject *claimant; /* borrowed: the open native transport over it, watched or not, or NULL */
-  uint32_t installed; /* the poller flags that the kernel was told */
-  bool held;          /* transport is an owned reference; it unsets itself before its end */
+  PyObject *transport; /* a native transport or listener, or NULL; then edge-triggered */
+  PyObject *claimant;  /* borrowed: the open native transport over it, watched or not, or NULL */
+  uint32_t installed;  /* the poller flags that the kernel was told */
+  bool held;           /* transport is an owned reference; it unsets itself before its end */
 };
 
 struct fd_table {
@@ -243,10 +242,8 @@ bool readers_is_watched(const native_loop *loop, int fd);
 /* Forgets fd if transport is what it is watched for; never raises. */
 void readers_unset_transport(native_loop *loop, int fd, PyObject *transport);
 
-/* Notes that an open transport is over fd, for readers_check_no_transport; the claim of another one is
- * forgotten. */
-int readers_claim(native_loop *loop, int fd, PyObject *transport);
-void readers_disclaim(native_loop *loop, int fd, PyObject *transport);
+/* Makes sure that the table has a place for the open descriptor fd. */
+int readers_reserve(struct fd_table *table, int fd);
 
 /* The loop's buffer for received data, of that size at every call; what it holds is gone with the
  * next call. */
@@ -262,13 +259,6 @@ int readers_open_poller(native_loop *loop);
 void readers_clear(native_loop *loop);
 int readers_traverse(native_loop *loop, visitproc visit, void *arg);
 
-/* RuntimeError when an open transport uses fd, as asyncio has it; shown is what the
- * caller named, or NULL. */
-int readers_check_no_transport(native_loop *loop, int fd, PyObject *shown);
-PyObject *loop_ensure_fd_no_transport(native_loop *, PyObject *);
-PyObject *loop_claimant(native_loop *, PyObject *);
-PyObject *loop_claim(native_loop *, PyObject *const *, Py_ssize_t);
-
 PyObject *loop_add_reader(native_loop *, PyObject *const *, Py_ssize_t);
 PyObject *loop_add_writer(native_loop *, PyObject *const *, Py_ssize_t);
 PyObject *loop_remove_reader(native_loop *, PyObject *);
@@ -278,6 +268,20 @@ PyObject *loop_private_add_writer(native_loop *, PyObject *const *, Py_ssize_t);
 PyObject *loop_private_remove_reader(native_loop *, PyObject *);
 PyObject *loop_private_remove_writer(native_loop *, PyObject *);
 PyObject *loop_watched(native_loop *, PyObject *);
+
+/* --- claims.c -------------------------------------------------------------------------------- */
+
+/* Notes that an open transport is over fd, for readers_check_no_transport; the claim of another one is
+ * forgotten. */
+int readers_claim(native_loop *loop, int fd, PyObject *transport);
+void readers_disclaim(native_loop *loop, int fd, PyObject *transport);
+
+/* RuntimeError when an open transport uses fd, as asyncio has it; shown is what the
+ * caller named, or NULL. */
+int readers_check_no_transport(native_loop *loop, int fd, PyObject *shown);
+PyObject *loop_ensure_fd_no_transport(native_loop *, PyObject *);
+PyObject *loop_claimant(native_loop *, PyObject *);
+PyObject *loop_claim(native_loop *, PyObject *const *, Py_ssize_t);
 
 /* --- sources.c ------------------------------------------------------------------------------- */
 

@@ -98,41 +98,6 @@ fill_extra(stream *self, PyObject *extra)
   return add_address(self->extra, self->sock, "getpeername", "peername");
 }
 
-/* Tells a server that is not one of ours. */
-static int
-tell_server(stream *self, const char *method)
-{
-#if PY_VERSION_HEX >= 0x030D0000
-  return discard(PyObject_CallMethod(self->server, method, "O", self));
-#else
-  return discard(PyObject_CallMethod(self->server, method, NULL));
-#endif
-}
-
-int
-transport_attach(stream *self, PyObject *server)
-{
-  transport_state *names = NAMES(self);
-  PyObject *set;
-  int rc;
-
-  if (server == Py_None)
-    return 0;
-  self->server = Py_NewRef(server);
-  set = PyObject_GetAttr(server, names->str_clients);
-  if (set == NULL) {
-    if (!PyErr_ExceptionMatches(PyExc_AttributeError))
-      return -1;
-    PyErr_Clear();
-  }
-  if (set != NULL && Py_IS_TYPE(set, names->clients_type))
-    rc = clients_add((clients *)set, self);
-  else
-    rc = tell_server(self, "_attach");
-  Py_XDECREF(set);
-  return rc;
-}
-
 int
 transport_call_soon(native_loop *loop, PyObject *callback, PyObject *argument)
 {
@@ -466,44 +431,13 @@ close_socket(stream *self)
   PyErr_Restore(type, value, traceback);
 }
 
-/* One that refused it, ours or not, does not count it. */
-static int
-leave_server(stream *self)
-{
-  PyObject *set = PyObject_GetAttr(self->server, NAMES(self)->str_clients);
-  int ours = set != NULL && Py_IS_TYPE(set, NAMES(self)->clients_type);
-
-  Py_XDECREF(set);
-  PyErr_Clear();
-  return ours ? 0 : tell_server(self, "_detach");
-}
-
-static int
-detach_server(stream *self)
-{
-  PyObject *type, *value, *traceback;
-  int rc;
-
-  if (self->server == NULL)
-    return 0;
-  PyErr_Fetch(&type, &value, &traceback);
-  rc = self->clients != NULL ? clients_remove(self) : leave_server(self);
-  Py_CLEAR(self->server);
-  if (type == NULL)
-    return rc;
-  if (rc < 0)
-    PyErr_WriteUnraisable((PyObject *)self);
-  PyErr_Restore(type, value, traceback);
-  return 0;
-}
-
 int
 transport_drop(stream *self)
 {
   int rc;
 
   close_socket(self);
-  rc = detach_server(self);
+  rc = transport_detach(self);
   Py_CLEAR(self->protocol);
   Py_CLEAR(self->read_context);
   Py_CLEAR(self->write_context);
@@ -551,7 +485,7 @@ transport_finalize(PyObject *object)
     PyErr_WriteUnraisable(object);
   close_socket(self);
   /* A server of another kind hears of it from Python 3.13 on. */
-  if ((self->clients != NULL || PY_VERSION_HEX >= 0x030D0000) && detach_server(self) < 0)
+  if ((self->clients != NULL || PY_VERSION_HEX >= 0x030D0000) && transport_detach(self) < 0)
     PyErr_WriteUnraisable(object);
   PyErr_Restore(type, value, traceback);
 }
