@@ -14,6 +14,7 @@ PY_MODULES = \
 	python/erlang/loop.pyi \
 	python/erlang/py.typed \
 	python/erlang/reactor.py \
+	python/erlang/reactor.pyi \
 	python/erlang/server.py \
 	python/erlang/tls.py \
 	python/erlang/transports.py \

@@ -1,7 +1,8 @@
 """A program on channels with types, which mypy --strict finds nothing wrong with."""
 
 import asyncio
-from typing import assert_type
+import socket
+from typing import Literal, assert_type
 
 import erlang
 from erlang.channel import Channel, ChannelClosed, ChannelRef, reply, select, select_sync
@@ -95,3 +96,19 @@ async def serve_as_a_stream(channel_ref: ChannelRef) -> None:
     transport, protocol = await erlang.connect_byte_channel(asyncio.Protocol, channel_ref)
     assert_type(protocol, asyncio.Protocol)
     transport.write(b"data")
+
+
+class Echo(erlang.reactor.Protocol):
+    def connection_made(self, fd: int, info: object) -> None:
+        self.info = info
+
+    def data_received(self, data: memoryview) -> Literal["write_pending"]:
+        assert_type(self.write(data[1:]), int)
+        assert_type(self.read(10), bytes | None)
+        return "write_pending"
+
+
+async def serve_connection(sock: socket.socket) -> None:
+    served = erlang.reactor.Reactor(erlang.new_event_loop(), Echo, max_connections=10)
+    assert_type(served.adopt(sock, {"any": "thing"}), erlang.reactor.Protocol)
+    assert_type(await served.stop(timeout=1.5), int)

@@ -41,10 +41,11 @@ def test_what_is_wrong_is_found(cache):
     assert found == {n for n, line in enumerate(lines, 1) if line.endswith("# error")}
 
 
-@pytest.mark.parametrize(
-    "stub", ["_term.pyi", "byte_channel.pyi", "byte_transport.pyi", "channel.pyi", "loop.pyi"]
-)
+STUBS = ["_term", "byte_channel", "byte_transport", "channel", "loop", "reactor"]
+
+
+@pytest.mark.parametrize("stub", STUBS)
 def test_the_stubs_themselves_are_clean(cache, stub):
-    path = TOP / "python" / "erlang" / stub
+    path = TOP / "python" / "erlang" / f"{stub}.pyi"
     checked = mypy(cache, "--strict", "--follow-imports=silent", str(path))
     assert checked.returncode == 0, checked.stdout + checked.stderr
