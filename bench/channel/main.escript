@@ -9,6 +9,8 @@ main(Args) ->
     {ok, _} = application:ensure_all_started(beamloop),
     Folder = filename:dirname(escript:script_name()),
     prepare(Folder),
+    Groups = lists:usort([element(1, M) || M <- measures(Options)]),
+    Wanted -- Groups =:= [] orelse no_measure(Wanted -- Groups, Groups),
     header(Options),
     Measures = [M || M <- measures(Options), Wanted =:= [] orelse lists:member(element(1, M), Wanted)],
     Rounds = [round_of(N, Measures) || N <- lists:seq(1, maps:get(rounds, Options))],
@@ -19,8 +21,17 @@ options(["--rounds", N | Rest], Options) ->
     options(Rest, Options#{rounds => list_to_integer(N)});
 options(["--scale", Percent | Rest], Options) ->
     options(Rest, Options#{scale => list_to_integer(Percent)});
-options(Wanted, Options) ->
-    {Options, [list_to_atom(W) || W <- Wanted]}.
+options([Name | Rest], Options) ->
+    {Found, Wanted} = options(Rest, Options),
+    {Found, [list_to_atom(Name) | Wanted]};
+options([], Options) ->
+    {Options, []}.
+
+no_measure(Unknown, Groups) ->
+    io:format(standard_error, "no measure ~s; there are: ~s~n",
+              [lists:join(", ", [atom_to_list(U) || U <- Unknown]),
+               lists:join(", ", [atom_to_list(G) || G <- Groups])]),
+    halt(2).
 
 %% Compiles the two sides and the floors into a directory of their own.
 prepare(Folder) ->
