@@ -422,6 +422,41 @@ give_back(queue *q, const message *m, queue_laters *laters)
   }
 }
 
+/* Both locks held.  Hands what is at the head of the queue to those who wait, while queue_may_wake: 1 when
+ * there is more to be handed. */
+static int
+hand_returned(queue *q, queue_laters *laters)
+{
+  message m;
+  while (q->first_waiter != NULL && !message_list_is_empty(&q->next)) {
+    if (!queue_may_wake(laters)) {
+      return 1;
+    }
+    message_pop(&q->next, &m);
+    if (!hand(q, &m, laters)) {
+      message_push_back(&q->next, &m);
+    }
+  }
+  return 0;
+}
+
+/* Both locks held; only the second afterwards, both free meanwhile.  Puts messages, which nobody has been
+ * handed any more, to the head of the queue, and hands them to those who wait, a few at a time. */
+static void
+give_back_all(queue *q, const message *messages, size_t count, queue_laters *laters)
+{
+  for (size_t i = 0; i < count; i++) {
+    message_push_back(&q->next, &messages[i]);
+  }
+  while (hand_returned(q, laters)) {
+    unlock_head(q);
+    queue_unlock(q);
+    run_laters(laters);
+    lock_all(q);
+  }
+  unlock_head(q);
+}
+
 void
 queue_return(queue *q, const message *claimed, size_t count)
 {
@@ -433,12 +468,10 @@ queue_return(queue *q, const message *claimed, size_t count)
   for (size_t i = 0; i < count; i++) {
     atomic_fetch_sub(&q->size_out, queue_charge(claimed[i].size));
     atomic_fetch_sub(&q->messages_out, 1);
-    q->handed++;
-    give_back(q, &claimed[i], &laters);
   }
   /* Less has gone out than was known. */
   queue_look(q);
-  unlock_head(q);
+  give_back_all(q, claimed, count, &laters);
   queue_finish(q, &laters);
 }
 
@@ -447,14 +480,11 @@ queue_claim_some(queue *q, const message *handed, size_t claimed, size_t count)
 {
   queue_laters laters = {.count = 0};
   lock_all(q);
-  q->handed -= claimed;
+  q->handed -= count;
   for (size_t i = 0; i < claimed; i++) {
     account_claim(q, &handed[i]);
   }
-  for (size_t i = claimed; i < count; i++) {
-    give_back(q, &handed[i], &laters);
-  }
-  unlock_head(q);
+  give_back_all(q, handed + claimed, count - claimed, &laters);
   queue_settle(q, &laters);
   queue_finish(q, &laters);
 }

@@ -160,6 +160,52 @@ test_a_waiter_gets_what_comes_back(void)
   return 0;
 }
 
+static int told;
+
+static void
+tell(void *arg)
+{
+  (void)arg;
+  told++;
+}
+
+static int
+wake_later(queue_waiter *w, enum queue_wake_reason reason, queue_laters *laters)
+{
+  (void)reason;
+  queue_later(laters, tell, w);
+  return 0;
+}
+
+/* Each wake leaves something for later, of which one call has place for few. */
+static int
+test_very_many_waiters_get_what_comes_back(void)
+{
+  enum { MANY = 100 };
+  static queue_waiter waiters[MANY];
+  queue q;
+  message m[MANY], out;
+  queue_init(&q, &QUEUE_NO_LIMITS);
+  for (int i = 0; i < MANY; i++) {
+    CHECK(queue_send(&q, (const uint8_t *)&i, sizeof(i), NULL) == QUEUE_OK);
+    CHECK(queue_take(&q, &m[i]) == QUEUE_OK);
+  }
+  for (int i = 0; i < MANY; i++) {
+    waiters[i] = (queue_waiter){.wake = wake_later, .kind = QUEUE_THREAD};
+    CHECK(queue_wait(&q, &waiters[i], &out) == QUEUE_EMPTY);
+  }
+  told = 0;
+  queue_return(&q, m, MANY);
+  CHECK(told == MANY);
+  for (int i = 0; i < MANY; i++) {
+    CHECK(queue_claim(&q, &waiters[i], &out) == QUEUE_OK && memcmp(out.data, &i, sizeof(i)) == 0);
+    message_release(&out);
+  }
+  CHECK(queue_take(&q, &out) == QUEUE_EMPTY);
+  queue_destroy(&q);
+  return 0;
+}
+
 /* --- threads --- */
 
 /* Takes some, and gives back all but a few bytes.  The bytes it has kept. */
@@ -257,6 +303,7 @@ main(void)
   RUN(test_a_part_counts_what_it_is);
   RUN(test_more_than_there_is_room_for_keeps_senders_out);
   RUN(test_a_waiter_gets_what_comes_back);
+  RUN(test_very_many_waiters_get_what_comes_back);
   RUN(test_readers_that_give_back_lose_nothing);
   printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;
