@@ -60,7 +60,7 @@ channel_attachment_new(ErlNifIOVec *iovec, void **resources, size_t count)
 }
 
 /* Several binaries that are kept together: an environment of their own costs much less than one for each,
- * or an iovec.  It is let go with the last of them, so they are few. */
+ * or an iovec.  It is let go with the last of them, so they are few, and a larger one is kept alone. */
 #define GROUP_BINARIES 16
 #define GROUP_BYTES 262144
 
@@ -109,7 +109,8 @@ join_group(message_attachment *base, message_group **current)
   binary_attachment *self = (binary_attachment *)base;
   binary_group *group = (binary_group *)*current;
   ErlNifBinary binary;
-  if (group == NULL || group->count == GROUP_BINARIES || group->bytes >= GROUP_BYTES) {
+  size_t size = self->parts[base->part_count - 1].size;
+  if (group == NULL || group->bytes + size > GROUP_BYTES) {
     if (renew_group(current) < 0) {
       return -1;
     }
@@ -124,6 +125,11 @@ join_group(message_attachment *base, message_group **current)
   atomic_fetch_add_explicit(&group->refs, 1, memory_order_relaxed);
   self->group = group;
   self->parts[base->part_count - 1].data = binary.data;
+  /* What is full does not wait for the next one to be let go. */
+  if (group->count == GROUP_BINARIES || group->bytes >= GROUP_BYTES) {
+    group_leave(&group->base);
+    *current = NULL;
+  }
   return 0;
 }
 

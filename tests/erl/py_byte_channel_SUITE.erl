@@ -13,7 +13,8 @@
          what_was_queued_outlives_close/1, one_direction_is_closed_alone/1,
          a_full_channel_is_busy/1, a_send_waits_for_room/1, what_never_fits_is_told/1,
          info_counts_bytes/1, large_binaries_are_not_copied/1,
-         a_small_part_of_a_large_binary_does_not_keep_it/1, large_chunks_from_python_are_not_copied/1,
+         a_small_part_of_a_large_binary_does_not_keep_it/1,
+         what_was_received_is_let_go/1, large_chunks_from_python_are_not_copied/1,
          chunks_are_delivered_to_a_subscriber/1, a_dead_receiver_gives_its_chunk_back/1,
          dropping_the_last_reference_closes/1, the_owners_death_closes/1,
          large_iodata_does_not_hold_a_scheduler/1, files_are_sent_whole_and_in_part/1,
@@ -32,7 +33,7 @@ all() ->
      recv_times_out_and_leaves_nothing_behind, what_was_queued_outlives_close,
      one_direction_is_closed_alone, a_full_channel_is_busy, a_send_waits_for_room,
      what_never_fits_is_told, info_counts_bytes, large_binaries_are_not_copied,
-     a_small_part_of_a_large_binary_does_not_keep_it, large_chunks_from_python_are_not_copied,
+     a_small_part_of_a_large_binary_does_not_keep_it, what_was_received_is_let_go, large_chunks_from_python_are_not_copied,
      chunks_are_delivered_to_a_subscriber, a_dead_receiver_gives_its_chunk_back,
      dropping_the_last_reference_closes, the_owners_death_closes,
      large_iodata_does_not_hold_a_scheduler, files_are_sent_whole_and_in_part,
@@ -81,6 +82,16 @@ helpers() ->
     "        most = max(most, int(repr(channel).split(', ')[1].split(' ')[0]))\n"
     "        size += len(channel.receive_bytes())\n"
     "    return size, most\n"
+    "\n"
+    "def keep_view(ref):\n"
+    "    kept.append(ByteChannel(ref).receive_view())\n"
+    "\n"
+    "def sizes(ref, count):\n"
+    "    channel = ByteChannel(ref)\n"
+    "    return [len(channel.receive_bytes()) for _ in range(count)]\n"
+    "\n"
+    "def forget():\n"
+    "    kept.clear()\n"
     "\n"
     "kept = []\n"
     "\n"
@@ -281,6 +292,21 @@ a_small_part_of_a_large_binary_does_not_keep_it(_Config) ->
     ok = result(Sender),
     wait_until(fun() -> erlang:memory(binary) < 40000000 end),
     #{messages := 4} = py_byte_channel:info(Channel).
+
+%% Neither the channel keeps it nor a smaller chunk that came before and is still there.
+what_was_received_is_let_go(_Config) ->
+    {ok, Channel} = py_byte_channel:new(),
+    Sender = spawn_monitor(fun() ->
+        [ok = py_byte_channel:send(Channel, binary:copy(<<"l">>, Size))
+         || Size <- [5000, 50000000, 5000, 50000000]],
+        exit({result, ok})
+    end),
+    ok = result(Sender),
+    {ok, none} = call(keep_view, [Channel]),
+    {ok, [50000000, 5000, 50000000]} = call(sizes, [Channel, 3]),
+    wait_until(fun() -> erlang:memory(binary) < 40000000 end),
+    {ok, none} = call(forget, []),
+    #{messages := 0, closed := false} = py_byte_channel:info(Channel).
 
 large_chunks_from_python_are_not_copied(_Config) ->
     {ok, Channel} = py_byte_channel:new(),
