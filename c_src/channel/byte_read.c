@@ -118,7 +118,10 @@ take_held(byte_read *r, size_t size)
 void
 byte_read_clear(byte_read *r)
 {
-  use_held(r, 0);
+  /* Empty chunks too. */
+  queue_return(queue_of(r), r->held, r->count);
+  r->count = 0;
+  r->size = 0;
   if (r->began) {
     r->channel->reading = 0;
     r->began = 0;

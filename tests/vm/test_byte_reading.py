@@ -269,6 +269,14 @@ def test_a_read_that_times_out_loses_nothing(read):
     assert [channel.try_receive_bytes() for _ in range(3)] == [b"abc", b"def", None]
 
 
+def test_a_read_that_times_out_gives_back_empty_chunks_too(read):
+    channel, ref = channel_of([b"", b"", b"ab", b""], close=False)
+    with pytest.raises(TimeoutError):
+        read(channel, "readexactly", 7, 0.01)
+    assert driver.byte_info(ref)["total_out"] == 0
+    assert [channel.try_receive_bytes() for _ in range(5)] == [b"", b"", b"ab", b"", None]
+
+
 def test_the_timeout_of_a_read_is_for_all_of_it():
     ref = driver.new_byte_channel()
     stop = threading.Event()
