@@ -178,7 +178,9 @@ attempt(aio_call *self, PyObject **result)
       [AIO_DRAIN_HELPER] = try_drain_helper,
   };
 
-  if (self->data != NULL && (aio_is_some(self->data->exception) || !aio_data_plain(self->data)))
+  /* As in asyncio, what was set meanwhile does not keep one who has waited from what has come. */
+  if (self->data != NULL && ((self->stage == CALL_FRESH && aio_is_some(self->data->exception)) ||
+                             !aio_data_plain(self->data)))
     return ATTEMPT_ASYNCIO;
   return attempts[self->method](self, result);
 }
@@ -202,7 +204,8 @@ begin_to_wait(aio_call *self, PyObject **result)
   /* Waiting for data while paused would be for ever. */
   if (aio_data_resume(data, true) < 0)
     return PYGEN_ERROR;
-  self->future = PyObject_CallMethodNoArgs(data->loop, self->state->str_create_future);
+  self->future = PyObject_CallMethodNoArgs(data->loop == NULL ? Py_None : data->loop,
+                                           self->state->str_create_future);
   if (self->future == NULL ||
       PyObject_SetAttr(self->future, self->state->str_future_blocking, Py_True) < 0)
     return PYGEN_ERROR;
@@ -214,12 +217,34 @@ begin_to_wait(aio_call *self, PyObject **result)
   return PYGEN_NEXT;
 }
 
+/* The first step of asyncio's coroutine, which would look for an exception first.  It must not if the
+ * call has waited, since asyncio's then looks no more. */
+static PySendResult
+send_inner(aio_call *self, bool waited, PyObject **result)
+{
+  aio_data *data = self->data;
+  PyObject *hidden;
+  PySendResult rc;
+
+  if (!waited || data == NULL || data->exception == NULL)
+    return PyIter_Send(self->inner, Py_None, result);
+  hidden = data->exception;
+  data->exception = NULL;
+  rc = PyIter_Send(self->inner, Py_None, result);
+  if (data->exception == NULL)
+    data->exception = hidden;
+  else
+    Py_DECREF(hidden);
+  return rc;
+}
+
 /* Goes on by asyncio's own method. */
 static PySendResult
 begin_inner(aio_call *self, PyObject **result)
 {
   PyObject *args[2] = {self->owner, self->argument};
   size_t count = self->argument == NULL ? 1 : 2;
+  bool waited = self->stage == CALL_WAITING;
 
   self->inner = PyObject_Vectorcall(self->state->methods[self->method], args, count, NULL);
   if (self->inner == NULL)
@@ -227,7 +252,7 @@ begin_inner(aio_call *self, PyObject **result)
   self->stage = CALL_INNER;
   if (!PyObject_GC_IsTracked((PyObject *)self))
     PyObject_GC_Track(self);
-  return PyIter_Send(self->inner, Py_None, result);
+  return send_inner(self, waited, result);
 }
 
 static PySendResult

@@ -275,6 +275,43 @@ async def test_a_reader_is_fed_by_hand():
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("method, size", [("read", 9), ("readexactly", 3), ("readline", None)])
+async def test_what_came_before_an_exception_is_returned(method, size):
+    async with connected() as (reader, writer, _peer):
+        args = () if size is None else (size,)
+        waiting = asyncio.create_task(getattr(reader, method)(*args))
+        await asyncio.sleep(0)
+        protocol = writer.transport.get_protocol()
+        protocol.data_received(b"ab\n")
+        reader.set_exception(ZeroDivisionError("after it"))
+        assert await waiting == b"ab\n"
+        with pytest.raises(ZeroDivisionError):
+            await getattr(reader, method)(*args)
+
+
+@pytest.mark.asyncio
+async def test_an_end_before_an_exception_leaves_a_part():
+    async with connected() as (reader, _, _peer):
+        waiting = asyncio.create_task(reader.readexactly(9))
+        await asyncio.sleep(0)
+        reader.feed_data(b"part")
+        reader.feed_eof()
+        reader.set_exception(ZeroDivisionError("after it"))
+        with pytest.raises(asyncio.IncompleteReadError) as info:
+            await waiting
+        assert info.value.partial == b"part"
+        assert isinstance(reader.exception(), ZeroDivisionError)
+
+
+@pytest.mark.asyncio
+async def test_a_reader_that_was_not_initialized_cannot_wait():
+    async with connected() as (reader, _, _peer):
+        other = type(reader).__new__(type(reader))
+        with pytest.raises(AttributeError):
+            await other.read(1)
+
+
+@pytest.mark.asyncio
 async def test_a_reset_reaches_reader_and_writer():
     async with connected() as (reader, writer, peer):
         await send(peer, b"some")
