@@ -17,7 +17,7 @@ static const char *const reader_attributes[] = {
 static const struct {
   enum aio_class class;
   const char *name;
-} methods[AIO_METHODS] = {
+} methods[AIO_REPLACED] = {
     [AIO_READ] = {AIO_READER, "read"},
     [AIO_READEXACTLY] = {AIO_READER, "readexactly"},
     [AIO_READUNTIL] = {AIO_READER, "readuntil"},
@@ -25,13 +25,20 @@ static const struct {
     [AIO_ANEXT] = {AIO_READER, "__anext__"},
     [AIO_DRAIN] = {AIO_WRITER, "drain"},
     [AIO_DRAIN_HELPER] = {AIO_PROTOCOL, "_drain_helper"},
+    [AIO_FEED_DATA] = {AIO_READER, "feed_data"},
+    [AIO_WAIT_FOR_DATA] = {AIO_READER, "_wait_for_data"},
+    [AIO_WAKEUP_WAITER] = {AIO_READER, "_wakeup_waiter"},
+    [AIO_MAYBE_RESUME] = {AIO_READER, "_maybe_resume_transport"},
+    [AIO_EXCEPTION] = {AIO_READER, "exception"},
+    [AIO_AT_EOF] = {AIO_READER, "at_eof"},
+    [AIO_DATA_RECEIVED] = {AIO_PROTOCOL, "data_received"},
 };
 
 /* True while nobody has replaced one of them. */
 static bool
 is_unchanged(const aio_state *state)
 {
-  for (int i = 0; i < AIO_METHODS; i++) {
+  for (int i = 0; i < AIO_REPLACED; i++) {
     if (_PyType_Lookup(state->asyncio[methods[i].class], state->method_names[i]) !=
         state->methods[i])
       return false;
@@ -177,7 +184,7 @@ find_asyncio(aio_state *state)
     state->asyncio[i] = (PyTypeObject *)PyObject_GetAttrString(module, classes[i]);
     rc = state->asyncio[i] == NULL ? -1 : 0;
   }
-  for (int i = 0; rc == 0 && i < AIO_METHODS; i++) {
+  for (int i = 0; rc == 0 && i < AIO_REPLACED; i++) {
     state->method_names[i] = PyUnicode_InternFromString(methods[i].name);
     state->methods[i] = state->method_names[i] == NULL
                             ? NULL
@@ -243,7 +250,7 @@ aio_state_init(PyObject *module, aio_state *state)
     apply((state)->asyncio[i]);                                                                    \
     apply((state)->ours[i]);                                                                       \
   }                                                                                                \
-  for (int i = 0; i < AIO_METHODS; i++) {                                                          \
+  for (int i = 0; i < AIO_REPLACED; i++) {                                                          \
     apply((state)->method_names[i]);                                                               \
     apply((state)->methods[i]);                                                                    \
   }

@@ -12,6 +12,15 @@ enum aio_method {
   AIO_DRAIN,
   AIO_DRAIN_HELPER,
   AIO_METHODS,
+  /* These are passed over: what they do is done without a call. */
+  AIO_FEED_DATA = AIO_METHODS,
+  AIO_WAIT_FOR_DATA,
+  AIO_WAKEUP_WAITER,
+  AIO_MAYBE_RESUME,
+  AIO_EXCEPTION,
+  AIO_AT_EOF,
+  AIO_DATA_RECEIVED,
+  AIO_REPLACED,
 };
 
 /* asyncio's classes, and ours that stand for them. */
@@ -29,8 +38,8 @@ typedef struct aio_state {
   PyTypeObject *call_type; /* what its methods return */
   PyTypeObject *asyncio[AIO_CLASSES];
   PyTypeObject *ours[AIO_CLASSES];     /* all NULL when asyncio's are not as they are known */
-  PyObject *method_names[AIO_METHODS]; /* interned */
-  PyObject *methods[AIO_METHODS];      /* asyncio's functions */
+  PyObject *method_names[AIO_REPLACED]; /* interned */
+  PyObject *methods[AIO_REPLACED];      /* asyncio's functions */
   PyObject *str_cancelled;
   PyObject *str_class;
   PyObject *str_client_connected_cb;
