@@ -139,12 +139,14 @@ hand_over(port, Port, Info, Way) ->
         Error -> Error
     end;
 hand_over(inet, {'$inet', _, {Pid, Inner}} = Socket, Info, Way) ->
-    case inet:getopts(Socket, [active, packet]) of
-        {ok, [{active, false}, {packet, Raw}]} when Raw =:= raw; Raw =:= 0 ->
+    Self = self(),
+    case {inet:getopts(Socket, [active, packet]), inet:info(Socket)} of
+        {{ok, _}, #{owner := Owner}} when Owner =/= Self -> {error, not_owner};
+        {{ok, [{active, false}, {packet, Raw}]}, _} when Raw =:= raw; Raw =:= 0 ->
             copy_and_close(Inner, Pid, Info, Way, fun() -> gen_tcp:close(Socket) end);
-        {ok, [{active, false}, _Packet]} -> {error, packet};
-        {ok, _Active} -> {error, not_passive};
-        {error, _} -> {error, closed}
+        {{ok, [{active, false}, _Packet]}, _} -> {error, packet};
+        {{ok, _Active}, _} -> {error, not_passive};
+        {{error, _}, _} -> {error, closed}
     end;
 hand_over(socket, Socket, Info, Way) ->
     copy_and_close(Socket, self(), Info, Way, fun() -> socket:close(Socket) end).

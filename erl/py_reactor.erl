@@ -57,8 +57,10 @@ start_link(Options) ->
 %% the descriptor and `Info'.
 %%
 %% After `ok' the reactor has the connection. A socket of `gen_tcp' or `socket' is closed for Erlang
-%% (the reactor has a descriptor of its own); what it had read ahead comes first. An integer is the
-%% reactor's very descriptor, and closing it somewhere else is an error of the program.
+%% (the reactor has a descriptor of its own); what it had read ahead comes first, but for an
+%% `{inet_backend, socket}' socket that was read in another packet mode before: it does not give that
+%% back. An integer is the reactor's very descriptor, and closing it somewhere else is an error of the
+%% program.
 %%
 %% After an error everything is as it was: socket or descriptor are the caller's, open, with all data.
 %%
