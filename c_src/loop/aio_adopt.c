@@ -250,7 +250,7 @@ aio_state_init(PyObject *module, aio_state *state)
     apply((state)->asyncio[i]);                                                                    \
     apply((state)->ours[i]);                                                                       \
   }                                                                                                \
-  for (int i = 0; i < AIO_REPLACED; i++) {                                                          \
+  for (int i = 0; i < AIO_REPLACED; i++) {                                                         \
     apply((state)->method_names[i]);                                                               \
     apply((state)->methods[i]);                                                                    \
   }

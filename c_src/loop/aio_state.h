@@ -37,7 +37,7 @@ typedef struct aio_state {
   PyTypeObject *data_type; /* what a reader of ours holds */
   PyTypeObject *call_type; /* what its methods return */
   PyTypeObject *asyncio[AIO_CLASSES];
-  PyTypeObject *ours[AIO_CLASSES];     /* all NULL when asyncio's are not as they are known */
+  PyTypeObject *ours[AIO_CLASSES];      /* all NULL when asyncio's are not as they are known */
   PyObject *method_names[AIO_REPLACED]; /* interned */
   PyObject *methods[AIO_REPLACED];      /* asyncio's functions */
   PyObject *str_cancelled;
