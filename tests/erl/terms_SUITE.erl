@@ -308,18 +308,21 @@ keep_and_get_a_name() ->
 pids_follow_the_name() ->
     {ok, Queue} = py_channel:new(),
     spawn_link(fun() -> {ok, none} = call(greet_back, [Queue]) end),
-    Steps = [fun() -> ok end, fun net_kernel:stop/0,
-             fun() -> {ok, _} = net_kernel:start([late, shortnames]) end, fun net_kernel:stop/0,
-             fun() -> {ok, _} = net_kernel:start([later, shortnames]) end],
+    Steps = [{true, fun() -> ok end}, {false, fun net_kernel:stop/0},
+             {true, fun() -> {ok, _} = net_kernel:start([late, shortnames]) end},
+             {false, fun net_kernel:stop/0},
+             {true, fun() -> {ok, _} = net_kernel:start([later, shortnames]) end}],
     [begin
          _ = Step(),
+         %% net_kernel:stop/0 returns a moment before the node has lost its name.
+         wait_until(fun() -> is_alive() =:= Alive end),
          [begin
               ok = py_channel:send(Queue, {node(), self()}),
               receive Back -> ?assertEqual([node(), self()], Back)
               after 5000 -> error({no_message, node()})
               end
           end || _ <- [1, 2]]
-     end || Step <- Steps],
+     end || {Alive, Step} <- Steps],
     ok = py_channel:close(Queue).
 
 start_link() ->
