@@ -128,24 +128,35 @@ segment_drop(message_segment *s, size_t count)
   }
 }
 
-/* Nobody writes to it any more: it goes with its last message. */
-static void
-segment_retire(message_segment *s)
+void
+message_segment_retire(message_segment *segment)
 {
+  segment_drop(segment, STORE_HOLDS - segment->written);
+}
+
+message_segment *
+message_place_shrink(message_place *place)
+{
+  message_segment *s = place->large ? place->segment : NULL;
   if (s != NULL) {
-    segment_drop(s, STORE_HOLDS - s->written);
+    place->segment = NULL;
+    place->large = 0;
   }
+  return s;
 }
 
 void
 message_place_clear(message_place *place)
 {
-  segment_retire(place->segment);
+  if (place->segment != NULL) {
+    message_segment_retire(place->segment);
+  }
   if (place->group != NULL) {
     place->group->leave(place->group);
   }
   place->segment = NULL;
   place->group = NULL;
+  place->large = 0;
 }
 
 /* The place gets a segment for size bytes.  Segments start small, so that a channel that carries little
@@ -163,12 +174,20 @@ renew_segment(message_place *place, size_t size)
       place->queued(place) >= LARGE_FROM) {
     s = segment_large();
   }
+  int large = s != NULL;
   if (s == NULL) {
     s = segment_new(capacity > size ? capacity : size);
   }
-  if (s != NULL) {
-    segment_retire(old);
-    place->segment = s;
+  if (s == NULL) {
+    return NULL;
+  }
+  if (old != NULL) {
+    message_segment_retire(old);
+  }
+  place->segment = s;
+  place->large = large;
+  if (large) {
+    place->grown(place);
   }
   return s;
 }

@@ -57,6 +57,9 @@ struct message_place {
   message_group *group;     /* or NULL */
   /* How many bytes are queued, which tells how large the next segment is to be; or NULL. */
   size_t (*queued)(message_place *self);
+  /* The segment is a block of the pool from now on.  Not NULL where queued is not. */
+  void (*grown)(message_place *self);
+  int large; /* it is one */
 };
 
 struct message {
@@ -81,6 +84,12 @@ int message_copy_in(message_place *place, const uint8_t *data, size_t size, mess
 
 /* Nobody writes to it any more: what is there goes with its last message. */
 void message_place_clear(message_place *place);
+
+/* Takes a segment that is a block of the pool away, for message_segment_retire; NULL when it is none. */
+message_segment *message_place_shrink(message_place *place);
+
+/* Any thread, no lock needed: the segment goes with its last message, at once when that is gone. */
+void message_segment_retire(message_segment *segment);
 
 /* Makes the attachment the message's own: it is released with it.  A movable one, for a message without
  * copied payload, goes to the place.  0, or -1 when memory is short. */

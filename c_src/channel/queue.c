@@ -9,6 +9,10 @@
 #define LOCK_SPINS 40
 #define TURNS_MAX 6 /* at the lock, of one call that wakes */
 
+/* Of attention: what a claim is looked at for. */
+#define EACH_CLAIM 1 /* senders wait, or who waits until little is left, or the queue is closed */
+#define LAST_CLAIM 2 /* a large segment is not kept once nothing is queued */
+
 /* The lock is held for well under a microsecond, a sleep in the kernel costs several: try for about
  * as long as the holder needs before sleeping. */
 static void
@@ -96,7 +100,8 @@ queue_finish(queue *q, queue_laters *laters)
 int
 queue_settle_more(queue *q)
 {
-  queue_laters laters = {.count = 0};
+  queue_laters laters;
+  queue_laters_init(&laters);
   queue_lock(q);
   queue_settle(q, &laters);
   int more = !queue_may_wake(&laters);
@@ -115,11 +120,20 @@ queued_bytes(message_place *place)
   return queue_size(q);
 }
 
+/* Lock held. */
+static void
+place_grown(message_place *place)
+{
+  queue *q = (queue *)((char *)place - offsetof(queue, place));
+  atomic_fetch_or(&q->attention, LAST_CLAIM);
+}
+
 void
 queue_init(queue *q, const queue_limits *limits)
 {
   memset(q, 0, sizeof(*q));
   q->place.queued = queued_bytes;
+  q->place.grown = place_grown;
   pthread_mutex_init(&q->head, NULL);
   pthread_mutex_init(&q->mutex, NULL);
   q->limits = *limits;
@@ -208,6 +222,23 @@ queue_look(queue *q)
   }
 }
 
+static void
+retire(void *segment)
+{
+  message_segment_retire(segment);
+}
+
+/* Lock held; nothing is queued.  A large segment would be most of what a channel at rest takes; to give it
+ * back may be a system call. */
+static void
+shrink(queue *q, queue_laters *laters)
+{
+  message_segment *segment = message_place_shrink(&q->place);
+  if (segment != NULL) {
+    queue_later(laters, retire, segment);
+  }
+}
+
 void
 queue_settle(queue *q, queue_laters *laters)
 {
@@ -218,14 +249,18 @@ queue_settle(queue *q, queue_laters *laters)
   if (q->first_drain != NULL) {
     queue_wake_drained(q, laters);
   }
-  if (q->closed && queue_messages(q) == 0) {
-    wake_all_closed(q, laters);
+  if (queue_messages(q) == 0) {
+    shrink(q, laters);
+    if (q->closed) {
+      wake_all_closed(q, laters);
+    }
   }
-  atomic_store(&q->attention, q->first_sender != NULL || q->first_drain != NULL || q->closed);
+  int each = q->first_sender != NULL || q->first_drain != NULL || q->closed;
+  atomic_store(&q->attention, (each ? EACH_CLAIM : 0) | (q->place.large ? LAST_CLAIM : 0));
 }
 
-/* Any lock held.  A message has been claimed: 1 when the queue has to be settled for that.  Who begins
- * to care sets attention first and looks at what has gone out then: one of both sees the other. */
+/* Any lock held.  A message has been claimed: the attention that is paid to that.  Who begins to care sets
+ * it first and looks at what has gone out then: one of both sees the other. */
 static int
 account_claim(queue *q, const message *m)
 {
@@ -312,7 +347,8 @@ queue_put(queue *q, const uint8_t *data, size_t size, message_attachment *attach
 int
 queue_send(queue *q, const uint8_t *data, size_t size, message_attachment *attachment)
 {
-  queue_laters laters = {.count = 0};
+  queue_laters laters;
+  queue_laters_init(&laters);
   queue_lock(q);
   int result = queue_admit(q, size);
   if (result == QUEUE_OK) {
@@ -353,10 +389,12 @@ take_next(queue *q, message *out)
 {
   lock(&q->head);
   int taken = message_pop(&q->next, out);
-  int settle = taken && account_claim(q, out);
+  int attention = taken ? account_claim(q, out) : 0;
+  int settle = attention && ((attention & EACH_CLAIM) || message_list_is_empty(&q->next));
   unlock_head(q);
   if (settle) {
-    queue_laters laters = {.count = 0};
+    queue_laters laters;
+    queue_laters_init(&laters);
     queue_lock(q);
     queue_settle(q, &laters);
     queue_finish(q, &laters);
@@ -368,7 +406,8 @@ take_next(queue *q, message *out)
 static int
 take_or_wait(queue *q, queue_waiter *w, message *out)
 {
-  queue_laters laters = {.count = 0};
+  queue_laters laters;
+  queue_laters_init(&laters);
   if (take_next(q, out)) {
     return QUEUE_OK;
   }
@@ -460,7 +499,8 @@ give_back_all(queue *q, const message *messages, size_t count, queue_laters *lat
 void
 queue_return(queue *q, const message *claimed, size_t count)
 {
-  queue_laters laters = {.count = 0};
+  queue_laters laters;
+  queue_laters_init(&laters);
   if (count == 0) {
     return;
   }
@@ -478,7 +518,8 @@ queue_return(queue *q, const message *claimed, size_t count)
 void
 queue_claim_some(queue *q, const message *handed, size_t claimed, size_t count)
 {
-  queue_laters laters = {.count = 0};
+  queue_laters laters;
+  queue_laters_init(&laters);
   lock_all(q);
   q->handed -= count;
   for (size_t i = 0; i < claimed; i++) {
@@ -507,7 +548,8 @@ queue_notify(queue *q, queue_waiter *w)
 int
 queue_claim(queue *q, queue_waiter *w, message *out)
 {
-  queue_laters laters = {.count = 0};
+  queue_laters laters;
+  queue_laters_init(&laters);
   int result = QUEUE_EMPTY;
   queue_lock(q);
   if (w->state == WAITER_HANDED) {
@@ -529,7 +571,8 @@ queue_claim(queue *q, queue_waiter *w, message *out)
 void
 queue_cancel(queue *q, queue_waiter *w)
 {
-  queue_laters laters = {.count = 0};
+  queue_laters laters;
+  queue_laters_init(&laters);
   lock_all(q);
   if (w->state == WAITER_WAITING) {
     unlink_waiter(q, w);
@@ -566,7 +609,8 @@ queue_is_waiting(queue *q, const queue_waiter *w)
 void
 queue_close(queue *q)
 {
-  queue_laters laters = {.count = 0};
+  queue_laters laters;
+  queue_laters_init(&laters);
   queue_lock(q);
   q->closed = 1;
   atomic_store(&q->attention, 1);
@@ -597,7 +641,8 @@ queue_get_info(queue *q, queue_info *out)
 void
 queue_destroy(queue *q)
 {
-  queue_laters laters = {.count = 0};
+  queue_laters laters;
+  queue_laters_init(&laters);
   queue_waiter *w;
   while ((w = q->first_waiter) != NULL) {
     unlink_waiter(q, w);

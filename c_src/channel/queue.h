@@ -72,7 +72,7 @@ typedef struct queue_limits {
   ((queue_limits){QUEUE_UNBOUNDED, QUEUE_UNBOUNDED, QUEUE_UNBOUNDED, QUEUE_UNBOUNDED})
 
 /* What wakes leave to be done when the queue's lock is free again. */
-#define QUEUE_LATER_MAX 8
+#define QUEUE_LATER_MAX 9
 
 typedef struct queue_laters {
   unsigned count;
@@ -82,6 +82,13 @@ typedef struct queue_laters {
     void *arg;
   } items[QUEUE_LATER_MAX];
 } queue_laters;
+
+/* The places need no value. */
+static inline void
+queue_laters_init(queue_laters *laters)
+{
+  laters->count = laters->woken = 0;
+}
 
 static inline void
 queue_later(queue_laters *laters, void (*run)(void *arg), void *arg)
@@ -171,8 +178,7 @@ struct queue {
   atomic_uint_fast64_t messages_out;
   atomic_size_t size_out;
 
-  /* Somebody besides the claimer has to learn of a claim: senders wait, or the queue is closed.
-   * Written with mutex held. */
+  /* Whether somebody besides the claimer has to learn of a claim (queue.c).  Written with mutex held. */
   _Alignas(QUEUE_CACHE_LINE) atomic_int attention;
 
   /* Senders' side; all of it guarded by mutex. */

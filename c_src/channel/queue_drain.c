@@ -41,7 +41,8 @@ queue_wake_drained(queue *q, queue_laters *laters)
 int
 queue_drain_wait(queue *q, queue_drain *d, size_t above)
 {
-  queue_laters laters = {.count = 0};
+  queue_laters laters;
+  queue_laters_init(&laters);
   queue_lock(q);
   queue_look(q);
   int waits = queue_size(q) > above && !is_drained(q, d);

@@ -15,8 +15,8 @@ void queue_unlock(queue *q);
 static inline int
 queue_may_wake(const queue_laters *laters)
 {
-  /* A grant may wake a receiver besides the sender. */
-  return laters->count + 2 <= QUEUE_LATER_MAX && laters->woken < QUEUE_WAKES_AT_ONCE;
+  /* A grant may wake a receiver besides the sender; one place is for memory. */
+  return laters->count + 3 <= QUEUE_LATER_MAX && laters->woken < QUEUE_WAKES_AT_ONCE;
 }
 
 /* Lock held; it is not afterwards.  Does what is left for later, and wakes more of those who are to be

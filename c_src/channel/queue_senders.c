@@ -93,7 +93,8 @@ queue_serve_senders(queue *q, queue_laters *laters)
 int
 queue_send_wait(queue *q, queue_sender *s, size_t size, message_attachment *attachment)
 {
-  queue_laters laters = {.count = 0};
+  queue_laters laters;
+  queue_laters_init(&laters);
   queue_lock(q);
   int result = queue_admit(q, size);
   s->size = size;
@@ -132,7 +133,8 @@ int
 queue_send_granted(queue *q, queue_sender *s, const uint8_t *data, size_t size,
                    message_attachment *attachment)
 {
-  queue_laters laters = {.count = 0};
+  queue_laters laters;
+  queue_laters_init(&laters);
   int result = QUEUE_CLOSED;
   queue_lock(q);
   release_room(q, s);
@@ -147,7 +149,8 @@ queue_send_granted(queue *q, queue_sender *s, const uint8_t *data, size_t size,
 int
 queue_send_cancel(queue *q, queue_sender *s)
 {
-  queue_laters laters = {.count = 0};
+  queue_laters laters;
+  queue_laters_init(&laters);
   queue_lock(q);
   int done = s->state == SENDER_DONE;
   if (s->state == SENDER_WAITING) {
@@ -163,7 +166,8 @@ queue_send_cancel(queue *q, queue_sender *s)
 int
 queue_send_withdraw(queue *q, queue_sender *s)
 {
-  queue_laters laters = {.count = 0};
+  queue_laters laters;
+  queue_laters_init(&laters);
   queue_lock(q);
   int waiting = s->state == SENDER_WAITING;
   if (waiting) {

@@ -120,6 +120,111 @@ a_queue_that_stays_short_takes_no_blocks(void)
   return 0;
 }
 
+/* Fills a queue until its segment is a block of the pool; how many messages that took. */
+static int
+fill_with_blocks(queue *q)
+{
+  static uint8_t sent[SIZE];
+  int count = 0;
+  while (!q->place.large) {
+    if (queue_send(q, sent, SIZE, NULL) != QUEUE_OK) {
+      return -1;
+    }
+    if (++count % 4000 == 0) {
+      message_pool_give(take_block());
+    }
+  }
+  return count;
+}
+
+/* Whoever claims the last message has it given back, without another look at the queue. */
+static int
+a_queue_at_rest_keeps_no_block(void)
+{
+  queue q;
+  message m;
+  size_t before = message_live_blocks();
+  queue_init(&q, &QUEUE_NO_LIMITS);
+  for (int turn = 0; turn < 3; turn++) {
+    int count = fill_with_blocks(&q);
+    CHECK(count > 0);
+    for (int i = 0; i < count; i++) {
+      CHECK(message_live_blocks() > before);
+      CHECK(queue_take(&q, &m) == QUEUE_OK);
+      message_release(&m);
+    }
+    CHECK(message_live_blocks() == before);
+  }
+  queue_destroy(&q);
+  return 0;
+}
+
+static int
+wake_nobody(queue_waiter *w, enum queue_wake_reason reason, queue_laters *laters)
+{
+  (void)w;
+  (void)reason;
+  (void)laters;
+  return 0;
+}
+
+/* The last message is handed to somebody who waits, or taken with many others. */
+static int
+a_block_goes_with_the_last_message_however_it_is_claimed(void)
+{
+  static message some[100];
+  queue q;
+  queue_waiter w = {.wake = wake_nobody};
+  message m;
+  size_t before = message_live_blocks(), taken;
+  queue_init(&q, &QUEUE_NO_LIMITS);
+  CHECK(fill_with_blocks(&q) > 0);
+  while ((taken = queue_hand_some(&q, some, 100)) > 0) {
+    queue_claim_some(&q, some, taken, taken);
+    for (size_t i = 0; i < taken; i++) {
+      message_release(&some[i]);
+    }
+  }
+  CHECK(message_live_blocks() == before);
+
+  CHECK(queue_wait(&q, &w, &m) == QUEUE_EMPTY);
+  CHECK(queue_send(&q, (const uint8_t *)"", 0, NULL) == QUEUE_OK);
+  CHECK(fill_with_blocks(&q) > 0);
+  while (queue_take(&q, &m) == QUEUE_OK) {
+    message_release(&m);
+  }
+  CHECK(q.place.large);
+  CHECK(queue_claim(&q, &w, &m) == QUEUE_OK);
+  CHECK(!q.place.large && message_live_blocks() == before);
+  queue_destroy(&q);
+  return 0;
+}
+
+/* What was taken is still read when the queue has let go of the block. */
+static int
+a_message_keeps_its_block(void)
+{
+  static uint8_t sent[SIZE];
+  queue q;
+  message m, last;
+  size_t before = message_live_blocks();
+  queue_init(&q, &QUEUE_NO_LIMITS);
+  int count = fill_with_blocks(&q);
+  write_message(sent, 7);
+  CHECK(queue_send(&q, sent, SIZE, NULL) == QUEUE_OK);
+  for (int i = 0; i < count; i++) {
+    CHECK(queue_take(&q, &m) == QUEUE_OK);
+    message_release(&m);
+  }
+  CHECK(queue_take(&q, &last) == QUEUE_OK && !q.place.large);
+  CHECK(message_live_blocks() == before + 1);
+  CHECK(memcmp(last.data, sent, SIZE) == 0);
+  message_release(&last);
+  CHECK(message_live_blocks() == before);
+  queue_destroy(&q);
+  return 0;
+}
+
 static void *
 take_and_give(void *arg)
 {
@@ -165,6 +270,9 @@ main(void)
   RUN(blocks_are_aligned_and_nobody_elses);
   RUN(a_queue_that_grows_keeps_its_messages);
   RUN(a_queue_that_stays_short_takes_no_blocks);
+  RUN(a_queue_at_rest_keeps_no_block);
+  RUN(a_block_goes_with_the_last_message_however_it_is_claimed);
+  RUN(a_message_keeps_its_block);
   RUN(threads_share_the_pool);
   printf("%d passed, %d failed\n", passed, failed);
   return failed == 0 ? 0 : 1;
