@@ -81,17 +81,18 @@ iovec(Data) ->
 
 %% @doc As `send_file(Channel, Path, #{})'.
 -spec send_file(channel(), file:name_all()) -> {ok, non_neg_integer()} | {error, Reason}
-              when Reason :: closed | system_limit | file:posix().
+              when Reason :: closed | too_large | system_limit | file:posix().
 send_file(Channel, Path) ->
     send_file(Channel, Path, #{}).
 
 %% @doc Sends a file, or a part of it, in chunks of 64 KB, and waits for Python meanwhile: no more than
 %% 256 KB of it are in memory, in an unbounded channel too.  How many bytes were sent: fewer than `length'
-%% when the file ends before.  `{error, Reason}': the file cannot be read, or the channel was closed
-%% before all of it was sent.
+%% when the file ends before.  `{error, closed}': the channel was closed before all of it was sent;
+%% `{error, too_large}': its `max_size' is less than the 32 bytes that any chunk counts; `einval' is for an
+%% offset that no file has, and else what the system says of the file.
 -spec send_file(channel(), file:name_all(), file_options()) ->
           {ok, non_neg_integer()} | {error, Reason}
-              when Reason :: closed | system_limit | file:posix().
+              when Reason :: closed | too_large | system_limit | file:posix().
 send_file(Channel, Path, Options) when is_map(Options) ->
     Offset = maps:get(offset, Options, 0),
     Length = maps:get(length, Options, infinity),
@@ -121,6 +122,7 @@ position(_File, 0) -> ok;
 position(File, Offset) ->
     case file:position(File, Offset) of
         {ok, _} -> ok;
+        {error, badarg} -> {error, einval}; % more than the system has a number for
         Error -> Error
     end.
 

@@ -18,7 +18,8 @@
          chunks_are_delivered_to_a_subscriber/1, a_dead_receiver_gives_its_chunk_back/1,
          dropping_the_last_reference_closes/1, the_owners_death_closes/1,
          large_iodata_does_not_hold_a_scheduler/1, files_are_sent_whole_and_in_part/1,
-         files_that_cannot_be_read_are_told/1, a_file_waits_for_its_reader/1,
+         files_that_cannot_be_read_are_told/1, a_channel_too_small_for_any_chunk_is_told/1,
+         a_file_waits_for_its_reader/1,
          a_file_on_a_closed_channel_is_told/1, a_killed_sender_of_a_file_leaves_nothing/1,
          others_send_while_a_file_waits/1]).
 
@@ -37,7 +38,8 @@ all() ->
      chunks_are_delivered_to_a_subscriber, a_dead_receiver_gives_its_chunk_back,
      dropping_the_last_reference_closes, the_owners_death_closes,
      large_iodata_does_not_hold_a_scheduler, files_are_sent_whole_and_in_part,
-     files_that_cannot_be_read_are_told, a_file_waits_for_its_reader,
+     files_that_cannot_be_read_are_told, a_channel_too_small_for_any_chunk_is_told,
+     a_file_waits_for_its_reader,
      a_file_on_a_closed_channel_is_told, a_killed_sender_of_a_file_leaves_nothing,
      others_send_while_a_file_waits].
 
@@ -424,6 +426,8 @@ files_that_cannot_be_read_are_told(Config) ->
     {error, enoent} = py_byte_channel:send_file(Channel, filename:join(Folder, "nothing")),
     {error, eisdir} = py_byte_channel:send_file(Channel, Folder),
     Path = file(Config, <<"x">>),
+    [?assertEqual({error, einval}, py_byte_channel:send_file(Channel, Path, #{offset => Offset}))
+     || Offset <- [(1 bsl 63) - 1, 1 bsl 63, 1 bsl 100]],
     [?assertError(badarg, py_byte_channel:send_file(Channel, Path, Options))
      || Options <- [[], #{offset => -1}, #{offset => 1.0}, #{length => -1}, #{length => all},
                     #{other => 1}]],
@@ -432,6 +436,14 @@ files_that_cannot_be_read_are_told(Config) ->
     ?assertError(badarg, py_byte_channel:send_file(Terms, Path)),
     {error, empty} = py_channel:try_recv(Terms),
     #{total_in := 0} = py_byte_channel:info(Channel).
+
+a_channel_too_small_for_any_chunk_is_told(Config) ->
+    Path = file(Config, <<"x">>),
+    {ok, Channel} = py_byte_channel:new(#{max_size => 31}),
+    {error, too_large} = py_byte_channel:send_file(Channel, Path),
+    {ok, 0} = py_byte_channel:send_file(Channel, Path, #{offset => 1}),
+    {ok, Enough} = py_byte_channel:new(#{max_size => 32}),
+    {ok, 1} = py_byte_channel:send_file(Enough, Path).
 
 %% Nobody reads: the sender waits, and the channel holds little.
 a_file_waits_for_its_reader(Config) ->
