@@ -1,16 +1,24 @@
 # BEAMLOOP_FLAGS
 #
-# Warnings and hardening for all C code of ours, and the options --enable-werror and
-# --enable-sanitizer=KIND.  Sets BEAMLOOP_CFLAGS, BEAMLOOP_CPPFLAGS and BEAMLOOP_LDFLAGS.
+# Warnings and hardening for all C code of ours, and the options --enable-werror, --enable-debug and
+# --enable-sanitizer=KIND.  Sets BEAMLOOP_CFLAGS, BEAMLOOP_CPPFLAGS, BEAMLOOP_LDFLAGS, and for products
+# alone BEAMLOOP_NDEBUG: the C tests always have the assertions of what they test.
 AC_DEFUN([BEAMLOOP_FLAGS], [
 AC_ARG_ENABLE([werror],
   [AS_HELP_STRING([--enable-werror], [make compiler warnings errors])], [], [enable_werror=no])
+AC_ARG_ENABLE([debug],
+  [AS_HELP_STRING([--enable-debug], [build with assertions, and for a debugger])],
+  [], [enable_debug=no])
 AC_ARG_ENABLE([sanitizer],
   [AS_HELP_STRING([--enable-sanitizer=KIND], [build with the address, undefined or thread sanitizer])],
   [], [enable_sanitizer=no])
 BEAMLOOP_CFLAGS="-std=gnu11 -fvisibility=hidden -pthread"
 BEAMLOOP_CPPFLAGS=
 BEAMLOOP_LDFLAGS=-pthread
+BEAMLOOP_NDEBUG=-DNDEBUG
+AS_IF([test "x$enable_debug" = xyes],
+  [BEAMLOOP_NDEBUG=
+   AS_IF([test "x$ac_cv_env_CFLAGS_set" != xset], [CFLAGS="-g3 -O1"])])
 _BEAMLOOP_CFLAG([-Wall])
 _BEAMLOOP_CFLAG([-Wextra])
 _BEAMLOOP_CFLAG([-Wstrict-prototypes])
@@ -29,6 +37,7 @@ AS_CASE([$enable_sanitizer],
 AC_SUBST([BEAMLOOP_CFLAGS])
 AC_SUBST([BEAMLOOP_CPPFLAGS])
 AC_SUBST([BEAMLOOP_LDFLAGS])
+AC_SUBST([BEAMLOOP_NDEBUG])
 ])
 
 # _FORTIFY_SOURCE needs an optimising build, and a distribution's compiler may set its own level.

@@ -1,5 +1,6 @@
 #include "message_store.h"
 
+#include <assert.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -123,7 +124,9 @@ segment_free(message_segment *s)
 static void
 segment_drop(message_segment *s, size_t count)
 {
-  if (atomic_fetch_sub_explicit(&s->holds, count, memory_order_acq_rel) == count) {
+  size_t holds = atomic_fetch_sub_explicit(&s->holds, count, memory_order_acq_rel);
+  assert(holds >= count);
+  if (holds == count) {
     segment_free(s);
   }
 }
@@ -228,12 +231,14 @@ message_copy_in(message_place *place, const uint8_t *data, size_t size, message 
   out->segment = s;
   s->used += size;
   s->written++;
+  assert(s->used <= s->capacity);
   return 0;
 }
 
 void
 message_trim(message *m, size_t count)
 {
+  assert(count < m->size);
   m->size -= count;
   if (m->data != NULL) {
     m->data += count;
@@ -316,6 +321,7 @@ message_attach(message_place *place, message *m, message_attachment *attachment)
       return -1;
     }
     s->used = used + attachment->movable;
+    assert(s->used <= s->capacity);
     s->written++;
     m->segment = s;
   }
@@ -385,6 +391,7 @@ message_push(message_list *list, const message *m)
     }
     list->tail = c;
   }
+  assert(c->first <= c->end && c->next == NULL);
   c->slots[c->end++] = *m;
   return 0;
 }
@@ -413,6 +420,7 @@ message_pop(message_list *list, message *out)
   if (c == NULL || c->first == c->end) {
     return 0;
   }
+  assert(c->first < c->end && c->end <= CHUNK_SLOTS);
   *out = c->slots[c->first++];
   if (c->first < c->end) {
     return 1;
@@ -430,6 +438,7 @@ void
 message_move_all(message_list *from, message_list *to)
 {
   message_chunk *spare = to->spare;
+  assert(message_list_is_empty(to) && from->returned.first == NULL);
   if (spare == NULL) {
     spare = to->head; /* an empty list may still have one chunk */
   } else {

@@ -27,6 +27,58 @@ lock(pthread_mutex_t *mutex)
   pthread_mutex_lock(mutex);
 }
 
+#ifndef NDEBUG
+#define CHECKED_WAITERS 32
+
+/* For assert alone.  So many are counted, and so many were seen before there were enough or no more. */
+static int
+counts_agree(size_t counted, size_t seen, int more)
+{
+  return more ? counted > seen : counted == seen;
+}
+
+/* For assert alone, lock held.  The first waiters are linked both ways, and the last one is the last. */
+static int
+waiters_are_sound(const queue *q)
+{
+  const queue_waiter *before = NULL, *w = q->first_waiter;
+  size_t count = 0;
+  for (; w != NULL && count < CHECKED_WAITERS; before = w, w = w->next, count++) {
+    if (w->state != WAITER_WAITING || w->prev != before || w->kind >= QUEUE_KINDS) {
+      return 0;
+    }
+  }
+  return counts_agree(queue_count_kinds(q->waiters), count, w != NULL) &&
+         (w != NULL || q->last_waiter == before);
+}
+
+/* As waiters_are_sound. */
+static int
+senders_are_sound(const queue *q)
+{
+  const queue_sender *before = NULL, *s = q->first_sender;
+  size_t count = 0;
+  for (; s != NULL && count < CHECKED_WAITERS; before = s, s = s->next, count++) {
+    if (s->state != SENDER_WAITING || s->prev != before || s->kind >= QUEUE_KINDS) {
+      return 0;
+    }
+  }
+  return counts_agree(queue_count_kinds(q->senders), count, s != NULL) &&
+         (s != NULL || q->last_sender == before);
+}
+
+/* For assert alone, lock held.  What has gone out had come in, and what is reserved is the senders'. */
+static int
+queue_is_sound(const queue *q)
+{
+  return lock_is_held((pthread_mutex_t *)&q->mutex) && waiters_are_sound(q) &&
+         senders_are_sound(q) && q->in.messages >= q->known_out.messages &&
+         q->in.size >= q->known_out.size && q->handed <= queue_messages(q) &&
+         (q->reserved_messages > 0 || q->reserved_size == 0) &&
+         (q->first_sender == NULL || atomic_load(&q->attention));
+}
+#endif
+
 void
 queue_lock(queue *q)
 {
@@ -36,6 +88,7 @@ queue_lock(queue *q)
 void
 queue_unlock(queue *q)
 {
+  assert(queue_is_sound(q));
   pthread_mutex_unlock(&q->mutex);
 }
 
@@ -143,6 +196,7 @@ queue_init(queue *q, const queue_limits *limits)
 static void
 append_waiter(queue *q, queue_waiter *w)
 {
+  assert(lock_is_held(&q->mutex) && w->state != WAITER_WAITING && w->state != WAITER_HANDED);
   w->state = WAITER_WAITING;
   w->next = NULL;
   w->prev = q->last_waiter;
@@ -159,6 +213,7 @@ append_waiter(queue *q, queue_waiter *w)
 static void
 unlink_waiter(queue *q, queue_waiter *w)
 {
+  assert(w->state == WAITER_WAITING);
   if (w->prev != NULL) {
     w->prev->next = w->next;
   } else {
@@ -178,6 +233,7 @@ unlink_waiter(queue *q, queue_waiter *w)
 static int
 hand(queue *q, const message *m, queue_laters *laters)
 {
+  assert(lock_is_held(&q->mutex));
   queue_waiter *w;
   while ((w = q->first_waiter) != NULL) {
     unlink_waiter(q, w);
@@ -242,6 +298,7 @@ shrink(queue *q, queue_laters *laters)
 void
 queue_settle(queue *q, queue_laters *laters)
 {
+  assert(lock_is_held(&q->mutex));
   queue_look(q);
   if (q->first_sender != NULL) {
     queue_serve_senders(q, laters);
@@ -362,6 +419,7 @@ queue_send(queue *q, const uint8_t *data, size_t size, message_attachment *attac
 static void
 move_incoming(queue *q)
 {
+  assert(lock_is_held(&q->head) && lock_is_held(&q->mutex));
   if (message_list_is_empty(&q->next) && !message_list_is_empty(&q->incoming)) {
     message_move_all(&q->incoming, &q->next);
   }
@@ -455,6 +513,7 @@ queue_hand_some(queue *q, message *out, size_t max)
 static void
 give_back(queue *q, const message *m, queue_laters *laters)
 {
+  assert(lock_is_held(&q->head) && q->handed > 0);
   q->handed--;
   if (!hand(q, m, laters)) {
     message_push_back(&q->next, m);
@@ -521,6 +580,7 @@ queue_claim_some(queue *q, const message *handed, size_t claimed, size_t count)
   queue_laters laters;
   queue_laters_init(&laters);
   lock_all(q);
+  assert(claimed <= count && count <= q->handed);
   q->handed -= count;
   for (size_t i = 0; i < claimed; i++) {
     account_claim(q, &handed[i]);
@@ -644,7 +704,9 @@ queue_destroy(queue *q)
   queue_laters laters;
   queue_laters_init(&laters);
   queue_waiter *w;
+  assert(q->first_sender == NULL && q->first_drain == NULL && q->handed == 0);
   while ((w = q->first_waiter) != NULL) {
+    assert(w->notify);
     unlink_waiter(q, w);
     w->wake(w, QUEUE_WAKE_DROP, &laters);
   }

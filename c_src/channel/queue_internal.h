@@ -2,6 +2,7 @@
 #ifndef BEAMLOOP_QUEUE_INTERNAL_H
 #define BEAMLOOP_QUEUE_INTERNAL_H
 
+#include "../loop/lock_check.h"
 #include "queue.h"
 
 /* queue.c */

@@ -5,6 +5,7 @@
 static void
 append_sender(queue *q, queue_sender *s)
 {
+  assert(s->state == SENDER_IDLE);
   s->state = SENDER_WAITING;
   s->next = NULL;
   s->prev = q->last_sender;
@@ -21,6 +22,7 @@ append_sender(queue *q, queue_sender *s)
 static void
 unlink_sender(queue *q, queue_sender *s)
 {
+  assert(s->state == SENDER_WAITING);
   if (s->prev != NULL) {
     s->prev->next = s->next;
   } else {
@@ -49,6 +51,8 @@ reserve(queue *q, queue_sender *s)
 static void
 release_room(queue *q, queue_sender *s)
 {
+  assert(s->state == SENDER_GRANTED && q->reserved_messages > 0 &&
+         q->reserved_size >= queue_charge(s->size));
   s->state = SENDER_IDLE;
   q->reserved_size -= queue_charge(s->size);
   q->reserved_messages--;

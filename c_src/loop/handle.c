@@ -22,6 +22,8 @@ handle_alloc(struct free_list *list, PyTypeObject *type)
 {
   handle *self = list->first;
 
+  assert(PyGILState_Check());
+  assert((self == NULL) == (list->count == 0));
   if (self == NULL)
     return PyObject_GC_New(handle, type);
   list->first = (handle *)self->callback;
@@ -40,6 +42,7 @@ handle_fill(handle *self, native_loop *loop, PyObject *callback, PyObject *const
 {
   int rc = 0;
 
+  assert(nargs >= 0);
   self->callback = Py_NewRef(callback);
   self->loop = (native_loop *)Py_NewRef(loop);
   self->source_traceback = NULL;
@@ -175,6 +178,9 @@ handle_dealloc(handle *self)
 {
   loop_state *state = handle_state(self);
 
+  assert(PyGILState_Check());
+  /* The heap has a reference to what is in it. */
+  assert(!is_timer(self) || ((timer_handle *)self)->slot < 0);
   PyObject_GC_UnTrack(self);
   if (self->weakrefs != NULL)
     PyObject_ClearWeakRefs((PyObject *)self);
@@ -291,6 +297,7 @@ handle_run(handle *self)
   PyObject *result = NULL;
   int rc = 0;
 
+  assert(PyGILState_Check() && Py_REFCNT(self) > 0 && !PyErr_Occurred());
   if (self->callback == NULL || (self->flags & HANDLE_CANCELLED))
     return 0;
   self->flags |= HANDLE_RUNNING;

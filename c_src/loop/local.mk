@@ -22,6 +22,7 @@ LOOP_SOURCES = \
 	c_src/loop/handle_type.c \
 	c_src/loop/listener.c \
 	c_src/loop/listener.h \
+	c_src/loop/lock_check.h \
 	c_src/loop/loop_api.h \
 	c_src/loop/loop_internal.h \
 	c_src/loop/loop_run.c \

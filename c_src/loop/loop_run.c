@@ -321,6 +321,8 @@ iterate(native_loop *self)
   int64_t now;
   int rc;
 
+  assert(PyGILState_Check() && !PyErr_Occurred());
+  assert(!self->running || self->thread_id == PyThread_get_thread_ident());
   if (loop_wait(self, DEADLINE_NEVER, NULL, &now) < 0 || drain_pending(self, NULL) < 0)
     return -1;
   if (now != 0) {

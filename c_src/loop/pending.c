@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "lock_check.h"
 #include "waker.h"
 
 /* A drained buffer larger than this is given back instead of kept for reuse. */
@@ -54,14 +55,21 @@ pending_new(void)
 void
 pending_incref(loop_core *core)
 {
-  atomic_fetch_add_explicit(&core->refs, 1, memory_order_relaxed);
+  int before = atomic_fetch_add_explicit(&core->refs, 1, memory_order_relaxed);
+
+  assert(before > 0);
+  (void)before;
 }
 
 void
 pending_decref(loop_core *core)
 {
-  if (atomic_fetch_sub_explicit(&core->refs, 1, memory_order_acq_rel) != 1)
+  int before = atomic_fetch_sub_explicit(&core->refs, 1, memory_order_acq_rel);
+
+  assert(before > 0);
+  if (before != 1)
     return;
+  assert(!lock_is_held(&core->lock));
   if (core->waker_fd >= 0)
     waker_close(core->waker_fd);
   pthread_cond_destroy(&core->cond);
@@ -75,6 +83,7 @@ pending_decref(loop_core *core)
 static int
 buffer_append(struct pending_buffer *buffer, uint64_t id, int kind)
 {
+  assert(buffer->count <= buffer->capacity);
   if (buffer->count == buffer->capacity) {
     size_t capacity = buffer->capacity ? buffer->capacity * 2 : 64;
     pending_event *events = realloc(buffer->events, capacity * sizeof(*events));
@@ -96,6 +105,9 @@ wake_and_unlock(loop_core *core)
 {
   int state = atomic_load_explicit(&core->state, memory_order_relaxed);
 
+  assert(lock_is_held(&core->lock));
+  assert(pending_count(core) == core->queued.count);
+  assert(!core->closed || core->queued.count == 0);
   if (state == PENDING_AWAKE) {
     pthread_mutex_unlock(&core->lock);
     return;
@@ -173,6 +185,8 @@ pending_prepare(loop_core *core, enum pending_state mode)
   bool may_sleep;
 
   pthread_mutex_lock(&core->lock);
+  /* Whoever sleeps still cannot go to sleep: each sleep's end was announced. */
+  assert(atomic_load_explicit(&core->state, memory_order_relaxed) == PENDING_AWAKE);
   may_sleep = core->queued.count == 0;
   if (may_sleep)
     atomic_store_explicit(&core->state, mode, memory_order_relaxed);

@@ -284,6 +284,30 @@ readers_traverse(native_loop *loop, visitproc visit, void *arg)
   return 0;
 }
 
+#ifndef NDEBUG
+#define CHECKED_DESCRIPTORS 1024
+
+/* For assert alone: what is served is watched, and watched counts it.  Large tables are not looked at. */
+static bool
+table_is_sound(const struct fd_table *table)
+{
+  int watched = 0;
+
+  if (table->capacity > CHECKED_DESCRIPTORS)
+    return true;
+  for (int fd = 0; fd < table->capacity; fd++) {
+    const struct fd_watch *watch = &table->watches[fd];
+
+    watched += watch->installed != 0;
+    if (watch->installed == 0 && (watch->reader != NULL || watch->writer != NULL || watch->held))
+      return false;
+    if (watch->held && watch->transport == NULL)
+      return false;
+  }
+  return watched == table->watched;
+}
+#endif
+
 /* --- events ---------------------------------------------------------------------------------- */
 
 /* Makes ready what serves one direction of fd, or notes the event in collect. */
@@ -415,6 +439,8 @@ readers_poll(native_loop *loop, int64_t timeout_ns, PyObject *collect)
   PyThreadState *saved;
   int error = 0;
   int n;
+
+  assert(PyGILState_Check() && table_is_sound(&loop->fds));
 
   if (timeout_ns == 0) {
     n = poller_wait(loop->poller, events, POLL_BATCH, 0);

@@ -5,6 +5,16 @@
 #define READY_MIN 64
 #define READY_KEEP 65536 /* an empty ring larger than this is given back */
 
+#ifndef NDEBUG
+/* For assert alone. */
+static bool
+ring_is_sound(const struct ready_ring *ring)
+{
+  return (ring->capacity & (ring->capacity - 1)) == 0 && ring->len <= ring->capacity &&
+         (ring->head < ring->capacity || ring->capacity == 0);
+}
+#endif
+
 int
 ready_grow(struct ready_ring *ring)
 {
@@ -27,10 +37,12 @@ ready_grow(struct ready_ring *ring)
 static inline int
 push_item(struct ready_ring *ring, uintptr_t item)
 {
+  assert(PyGILState_Check() && item != 0);
   if (ring->len == ring->capacity && ready_grow(ring) < 0)
     return -1;
   ring->items[(ring->head + ring->len) & (ring->capacity - 1)] = item;
   ring->len++;
+  assert(ring_is_sound(ring));
   return 0;
 }
 
@@ -61,10 +73,13 @@ ready_push_source(struct ready_ring *ring, uint64_t id, int kind)
 uintptr_t
 ready_pop(struct ready_ring *ring)
 {
-  uintptr_t item = ring->items[ring->head];
+  uintptr_t item;
 
+  assert(ring->len > 0);
+  item = ring->items[ring->head];
   ring->head = (ring->head + 1) & (ring->capacity - 1);
   ring->len--;
+  assert(ring_is_sound(ring));
   return item;
 }
 

@@ -27,6 +27,7 @@ sources_take_slot(struct source_table *table)
   if (table->first_free != 0) {
     slot = table->first_free - 1;
     table->first_free = table->slots[slot].next_free;
+    assert(table->slots[slot].fn == NULL && table->first_free <= table->len);
     return slot;
   }
   if (table->len == table->capacity) {
@@ -64,6 +65,7 @@ sources_add(native_loop *loop, loop_source_fn fn, PyObject *owner)
   source->fn = fn;
   source->owner = Py_NewRef(owner);
   table->live++;
+  assert(table->live <= table->len && table->len <= table->capacity);
   return source->id;
 }
 
@@ -76,6 +78,7 @@ sources_remove(native_loop *loop, uint64_t id)
 
   if (source == NULL)
     return 0;
+  assert(table->live > 0);
   owner = source->owner;
   source->fn = NULL;
   source->owner = NULL;

@@ -22,6 +22,32 @@ entry_less(const struct timer_entry *a, const struct timer_entry *b)
   return a->when < b->when;
 }
 
+#ifndef NDEBUG
+#define CHECKED_WHOLE 64  /* a heap up to this size is looked at whole each time, */
+#define CHECKED_EVERY 256 /* a larger one now and then */
+
+/* For assert alone: children come after their parent, and entries, places and handles refer to each
+ * other. */
+static bool
+timers_are_sound(const struct timer_heap *heap)
+{
+  if (heap->len > heap->capacity)
+    return false;
+  if (heap->len > CHECKED_WHOLE && heap->next_seq % CHECKED_EVERY != 0)
+    return true;
+  for (uint32_t i = 0; i < heap->len; i++) {
+    const struct timer_entry *entry = &heap->entries[i];
+
+    if (entry->slot >= heap->capacity || heap->places[entry->slot] != i ||
+        heap->handles[entry->slot]->slot != entry->slot)
+      return false;
+    if (i > 0 && entry_less(entry, &heap->entries[(i - 1) / TIMERS_ARITY]))
+      return false;
+  }
+  return true;
+}
+#endif
+
 static inline void
 entry_put(struct timer_heap *heap, uint32_t index, struct timer_entry entry)
 {
@@ -144,6 +170,7 @@ timers_insert(struct timer_heap *heap, timer_handle *timer, int64_t when)
 {
   struct timer_entry entry = {.when = when, .seq = (uint32_t)heap->next_seq++};
 
+  assert(timer->slot < 0);
   if (heap->len == heap->capacity) {
     if (heap->len == TIMERS_MAX) {
       PyErr_SetString(PyExc_OverflowError, "too many timers");
@@ -155,6 +182,7 @@ timers_insert(struct timer_heap *heap, timer_handle *timer, int64_t when)
   Py_INCREF(timer);
   entry.slot = slot_take(heap, timer);
   sift_up(heap, heap->len++, entry);
+  assert(timers_are_sound(heap));
   return 0;
 }
 
@@ -162,8 +190,12 @@ timers_insert(struct timer_heap *heap, timer_handle *timer, int64_t when)
 static timer_handle *
 remove_at(struct timer_heap *heap, uint32_t index)
 {
-  timer_handle *removed = slot_give_back(heap, heap->entries[index].slot);
-  struct timer_entry last = heap->entries[--heap->len];
+  timer_handle *removed;
+  struct timer_entry last;
+
+  assert(index < heap->len);
+  removed = slot_give_back(heap, heap->entries[index].slot);
+  last = heap->entries[--heap->len];
 
   if (index < heap->len) {
     if (index > 0 && entry_less(&last, &heap->entries[(index - 1) / TIMERS_ARITY]))
@@ -174,13 +206,17 @@ remove_at(struct timer_heap *heap, uint32_t index)
   if (heap->capacity > TIMERS_KEEP && heap->len < heap->capacity / 8 &&
       timers_resize(heap, heap->capacity / 4) < 0)
     PyErr_Clear(); /* The larger block serves as well. */
+  assert(timers_are_sound(heap));
   return removed;
 }
 
 void
 timers_remove(struct timer_heap *heap, timer_handle *timer)
 {
-  handle_leave_queue(&remove_at(heap, heap->places[timer->slot])->base);
+  timer_handle *removed = remove_at(heap, heap->places[timer->slot]);
+
+  assert(removed == timer);
+  handle_leave_queue(&removed->base);
 }
 
 timer_handle *

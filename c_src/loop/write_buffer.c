@@ -1,6 +1,23 @@
 /* What waits to be sent, in order. */
 #include "transport.h"
 
+#ifndef NDEBUG
+#define CHECKED_CHUNKS 64
+
+/* For assert alone.  What waits adds up; of many chunks nobody adds. */
+static bool
+buffer_is_sound(const struct write_buffer *out)
+{
+  size_t bytes = 0;
+
+  if (out->first + out->count > out->capacity)
+    return false;
+  for (size_t i = 0; out->count <= CHECKED_CHUNKS && i < out->count; i++)
+    bytes += out->chunks[out->first + i].size;
+  return out->count > CHECKED_CHUNKS || bytes == out->bytes;
+}
+#endif
+
 static void
 buffer_free(struct write_buffer *out)
 {
@@ -54,14 +71,17 @@ buffer_append(struct write_buffer *out, PyObject *owner, const char *start, size
   out->chunks[out->first + out->count++] =
       (struct write_chunk){.owner = Py_NewRef(owner), .start = start, .size = size};
   out->bytes += size;
+  assert(buffer_is_sound(out));
   return 0;
 }
 
 void
 buffer_pop(struct write_buffer *out)
 {
-  struct write_chunk chunk = out->chunks[out->first++];
+  struct write_chunk chunk;
 
+  assert(out->count > 0);
+  chunk = out->chunks[out->first++];
   out->bytes -= chunk.size;
   if (--out->count == 0)
     buffer_free(out);
@@ -71,6 +91,7 @@ buffer_pop(struct write_buffer *out)
 void
 buffer_consume(struct write_buffer *out, size_t n)
 {
+  assert(n <= out->bytes);
   while (out->count > 0 && n >= out->chunks[out->first].size) {
     n -= out->chunks[out->first].size;
     buffer_pop(out);
@@ -80,6 +101,7 @@ buffer_consume(struct write_buffer *out, size_t n)
     out->chunks[out->first].size -= n;
     out->bytes -= n;
   }
+  assert(buffer_is_sound(out));
 }
 
 void

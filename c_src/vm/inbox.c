@@ -1,6 +1,8 @@
 /* How calls reach an event loop. */
 #include "inbox.h"
 
+#include "../loop/lock_check.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -45,7 +47,9 @@ inbox_incref(inbox *in)
 void
 inbox_decref(inbox *in)
 {
-  if (atomic_fetch_sub(&in->refs, 1) != 1) {
+  unsigned before = atomic_fetch_sub(&in->refs, 1);
+  assert(before > 0);
+  if (before != 1) {
     return;
   }
   in->api->core_decref(in->core);
@@ -57,6 +61,7 @@ inbox_decref(inbox *in)
 static void
 tell_loop(inbox *in)
 {
+  assert(lock_is_held(&in->lock) && !in->closed);
   if (!in->posted && in->api->post(in->core, in->source, LOOP_EVENT_SOURCE) == 0) {
     in->posted = 1;
   }
@@ -109,6 +114,7 @@ inbox_stop(inbox *in)
 static inbox_content
 take_all(inbox *in)
 {
+  assert(lock_is_held(&in->lock) && (in->head == NULL) == (in->tail == NULL));
   inbox_content content = {in->head, in->cancelled, in->stop};
   in->head = in->tail = in->cancelled = NULL;
   in->stop = 0;

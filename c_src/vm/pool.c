@@ -1,6 +1,7 @@
 /* An elastic pool of threads with a bounded queue. */
 #include "pool.h"
 
+#include "../loop/lock_check.h"
 #include "thread.h"
 
 #include <errno.h>
@@ -57,6 +58,7 @@ pool_new(const pool_ops *ops)
 static void
 queue_push(pool *p, pool_job *job)
 {
+  assert(lock_is_held(&p->lock) && !job->queued);
   job->next = NULL;
   job->prev = p->tail;
   if (p->tail != NULL) {
@@ -73,6 +75,7 @@ queue_push(pool *p, pool_job *job)
 static void
 queue_unlink(pool *p, pool_job *job)
 {
+  assert(lock_is_held(&p->lock) && job->queued && p->queued > 0);
   if (job->prev != NULL) {
     job->prev->next = job->next;
   } else {
@@ -93,6 +96,7 @@ static pool_worker *
 idle_pop(pool *p)
 {
   pool_worker *w = p->idle;
+  assert(lock_is_held(&p->lock) && w != NULL && w->is_idle && p->idle_count > 0);
   p->idle = w->next_idle;
   p->idle_count--;
   w->is_idle = 0;
@@ -103,6 +107,7 @@ idle_pop(pool *p)
 static void
 idle_unlink(pool *p, pool_worker *w)
 {
+  assert(lock_is_held(&p->lock) && w->is_idle && p->idle_count > 0);
   pool_worker **at = &p->idle;
   while (*at != w) {
     at = &(*at)->next_idle;
