@@ -3,7 +3,7 @@
 . "$top/scripts/lint.sh"
 . "$top/scripts/fuzz.sh"
 
-all_suites=(lint c fuzz python pip conformance erl vm examples demo)
+all_suites=(lint c fuzz python pip conformance erl vm soak examples demo)
 passed=0 failed=0 skipped=0
 
 # run_suites [SUITE...] [ARGUMENT...]: what follows the names of suites goes to the last of them.
@@ -174,6 +174,11 @@ common_test() (
 suite_vm() {
   [ $# != 0 ] || set -- tests/vm
   run_part "vm: ${*/#tests\//}" count_pytest 900 "$top/run" vm-pytest -q -p no:faulthandler --timeout 120 --timeout-method thread "$@"
+}
+
+# Long enough for every kind of traffic to have its turns; `./run soak` takes its time.
+suite_soak() {
+  run_part "soak" count_one 300 "$top/run" soak 0.3
 }
 
 # Against servers in processes of their own: the VM, and an ordinary Python on each loop.
