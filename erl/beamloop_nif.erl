@@ -6,7 +6,7 @@
 -export([nif_default_python/0, nif_interp_start/6, nif_interp_stop/2, nif_interp_atexit/1, nif_info/0]).
 -export([nif_call_submit/7, nif_call_cancel/1, nif_call_take/1, nif_call_taken/1]).
 -export([nif_loop_start/1, nif_loop_stop/1]).
--export([nif_descriptor_dup/1]).
+-export([nif_descriptor_offer/2, nif_descriptor_withdraw/1]).
 -export([nif_channel_new/4, nif_channel_close/3, nif_channel_info/2, nif_channel_live/0]).
 -export([nif_channel_send/3, nif_channel_send/4, nif_channel_send_binary/2,
          nif_channel_send_binary/3, nif_channel_send_iovec/3, nif_channel_send_iovec/4,
@@ -73,9 +73,13 @@ nif_loop_start(_Ref) ->
 nif_loop_stop(_Loop) ->
     erlang:nif_error(not_loaded).
 
--spec nif_descriptor_dup(integer()) ->
-          {ok, reference(), pos_integer()} | {error, ebadf | emfile | enomem}.
-nif_descriptor_dup(_Fd) ->
+-spec nif_descriptor_offer(integer(), copy | same) ->
+          {ok, reference(), pos_integer()} | {error, ebadf | emfile | enomem | emulator}.
+nif_descriptor_offer(_Fd, _Way) ->
+    erlang:nif_error(not_loaded).
+
+-spec nif_descriptor_withdraw(reference()) -> boolean().
+nif_descriptor_withdraw(_Descriptor) ->
     erlang:nif_error(not_loaded).
 
 -spec nif_call_cancel(reference()) -> boolean().

@@ -7,11 +7,12 @@
 
 -behaviour(gen_server).
 
--export([new_table/0, check/1, start_link/1, kind/1, handoff/4, info/1, stop/2]).
+-export([new_table/0, check/1, start_link/1, kind/1, handoff/5, info/1, stop/2]).
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -define(TABLE, beamloop_reactors).
 -define(DRAIN_TIMEOUT, 3000).
+-define(INFO_TIMEOUT, 5000).
 -define(LIMITS, [max_connections, read_size, write_limit]).
 
 -type kind() :: fd | port | inet | socket.
@@ -77,15 +78,16 @@ way(Pid) ->
         error:badarg -> {error, not_running}
     end.
 
--spec run(way(), atom(), [term()]) -> {ok, term()} | {error, py:error()}.
-run({Loop, Object, Binaries}, Method, Args) ->
-    py_event_loop:run(Object, Method, Args, #{loop => Loop, binaries => Binaries}).
+-spec run(way(), atom(), [term()], timeout()) -> {ok, term()} | {error, py:error()}.
+run({Loop, Object, Binaries}, Method, Args, Timeout) ->
+    py_event_loop:run(Object, Method, Args,
+                      #{loop => Loop, binaries => Binaries, timeout => Timeout}).
 
 -spec info(pid() | atom()) -> {ok, map()} | {error, py:error()}.
 info(Reactor) ->
     case way(Reactor) of
         {ok, {Loop, Object, _Binaries}} ->
-            case run({Loop, Object, str}, '_info', []) of
+            case run({Loop, Object, str}, '_info', [], ?INFO_TIMEOUT) of
                 {ok, Info} -> {ok, maps:from_list([{Key, shown(Key, Info)} || Key <- info_keys()])};
                 {error, Reason} -> {error, Reason}
             end;
@@ -103,12 +105,18 @@ shown(Key, Info) ->
         Value -> Value
     end.
 
+%% Whoever stops it at the same time as others is answered by its end.
 -spec stop(pid() | atom(), timeout() | default) -> ok.
-stop(Reactor, default) ->
-    gen_server:stop(Reactor);
 stop(Reactor, Timeout) ->
-    ok = gen_server:call(Reactor, {drain_timeout, Timeout}, infinity),
-    gen_server:stop(Reactor).
+    Monitor = monitor(process, Reactor),
+    try
+        gen_server:call(Reactor, {stop, Timeout}, infinity)
+    catch
+        exit:{_Ended, {gen_server, call, _}} -> ok
+    end,
+    receive
+        {'DOWN', Monitor, process, _, _Reason} -> ok
+    end.
 
 %% --- handing over ---
 
@@ -119,57 +127,89 @@ kind({'$inet', gen_tcp_socket, {Pid, _Socket}}) when is_pid(Pid) -> inet;
 kind({'$socket', Ref}) when is_reference(Ref) -> socket;
 kind(_Other) -> badarg.
 
--spec handoff(pid() | atom(), kind(), py_reactor:handed(), term()) -> ok | {error, term()}.
-handoff(Reactor, Kind, Handed, Info) ->
+-spec handoff(pid() | atom(), kind(), py_reactor:handed(), term(), timeout()) ->
+          ok | {error, term()}.
+handoff(Reactor, Kind, Handed, Info, Timeout) ->
     case way(Reactor) of
-        {ok, Way} -> hand_over(Kind, Handed, Info, Way);
-        Error -> Error
+        {ok, Way} ->
+            hand_over(Kind, Handed, fun(Offered, Ahead) ->
+                adopt(Offered, Info, Ahead, Way, Timeout)
+            end);
+        Error ->
+            Error
     end.
 
-hand_over(fd, Fd, _Info, _Way) when Fd < 0; Fd >= 1 bsl 31 ->
+%% Adopt is called with what was offered, and with the channel through which comes what is first, or none.
+hand_over(fd, Fd, _Adopt) when Fd < 0; Fd >= 1 bsl 31 ->
     {error, ebadf};
-hand_over(fd, Fd, Info, Way) ->
+hand_over(fd, Fd, Adopt) ->
     case owner_of(Fd) of
-        none -> answer(run(Way, '_adopt', [Fd, Info]));
+        none -> with_offer(Fd, same, fun(Offered) -> Adopt(Offered, none) end);
         Socket -> {error, {owned, Socket}}
     end;
-hand_over(port, Port, Info, Way) ->
+hand_over(port, Port, Adopt) ->
     case check_port(Port) of
-        {ok, Fd, Packet} -> hand_port_over(Port, Fd, Packet, Info, Way);
+        {ok, Fd} -> with_offer(Fd, copy, fun(Copy) -> hand_gen_tcp_over(Port, Copy, Adopt) end);
         Error -> Error
     end;
-hand_over(inet, {'$inet', _, {Pid, Inner}} = Socket, Info, Way) ->
+hand_over(inet, {'$inet', _, {Pid, Inner}} = Socket, Adopt) ->
     Self = self(),
-    case {inet:getopts(Socket, [active, packet]), inet:info(Socket)} of
+    case {inet:getopts(Socket, [active]), inet:info(Socket)} of
         {{ok, _}, #{owner := Owner}} when Owner =/= Self -> {error, not_owner};
-        {{ok, [{active, false}, {packet, Raw}]}, _} when Raw =:= raw; Raw =:= 0 ->
-            copy_and_close(Inner, Pid, Info, Way, fun() -> gen_tcp:close(Socket) end);
-        {{ok, [{active, false}, _Packet]}, _} -> {error, packet};
+        {{ok, [{active, false}]}, _} -> offer_copy(Inner, Pid, fun(Copy) ->
+                                            hand_gen_tcp_over(Socket, Copy, Adopt)
+                                        end);
         {{ok, _Active}, _} -> {error, not_passive};
         {{error, _}, _} -> {error, closed}
     end;
-hand_over(socket, Socket, Info, Way) ->
-    copy_and_close(Socket, self(), Info, Way, fun() -> socket:close(Socket) end).
+hand_over(socket, Socket, Adopt) ->
+    %% It keeps no data of its own.
+    offer_copy(Socket, self(), fun(Copy) ->
+        Answer = Adopt(Copy, none),
+        _ = Answer =:= ok andalso socket:close(Socket),
+        Answer
+    end).
 
-%% A socket of the module socket that Owner owns: it keeps no data of its own.
-copy_and_close(Socket, Owner, Info, Way, Close) ->
+%% Of a socket of the module socket that Owner owns.
+offer_copy(Socket, Owner, Use) ->
     case {socket:getopt(Socket, {otp, fd}), socket:getopt(Socket, {otp, controlling_process})} of
-        {{ok, Fd}, {ok, Owner}} ->
-            Answer = with_copy(Fd, fun(Number) -> adopt_copy(Number, Info, <<>>, Way) end),
-            Answer =:= ok andalso Close(),
-            Answer;
+        {{ok, Fd}, {ok, Owner}} -> with_offer(Fd, copy, Use);
         {{ok, _Fd}, {ok, _Other}} -> {error, not_owner};
         _Closed -> {error, closed}
     end.
 
-%% The descriptor of a gen_tcp socket that nobody else uses and that has sent everything, and how it
-%% divides data.
+%% What a gen_tcp socket gives it does not take back as it was, so that it is read once the reactor is sure to
+%% serve the connection, which begins when that has come through a channel.  Where this process dies before,
+%% the channel closes, and the connection ends with its socket.
+hand_gen_tcp_over(Socket, Copy, Adopt) ->
+    case py_byte_channel:new(#{owner => self()}) of
+        {ok, Channel} ->
+            case Adopt(Copy, Channel) of
+                ok ->
+                    _ = inet:setopts(Socket, [{packet, raw}]),
+                    ok = py_byte_channel:send(Channel, receive_now(Socket)),
+                    ok = gen_tcp:close(Socket);
+                Error ->
+                    ok = py_byte_channel:close(Channel),
+                    Error
+            end;
+        {error, system_limit} ->
+            {error, enomem}
+    end.
+
+%% What the socket has read and not given yet, perhaps a part of a packet, or what has just come.
+receive_now(Socket) ->
+    case gen_tcp:recv(Socket, 0, 0) of
+        {ok, Data} -> iolist_to_binary(Data);
+        {error, _NothingOrTheEnd} -> <<>>
+    end.
+
+%% The descriptor of a gen_tcp socket that nobody else uses and that has sent everything.
 check_port(Port) ->
     case {erlang:port_info(Port, connected), inet:getopts(Port, [active, packet]),
           inet:getstat(Port, [send_pend]), inet:getfd(Port)} of
         {{connected, Owner}, _, _, _} when Owner =/= self() -> {error, not_owner};
-        {_, {ok, [{active, false}, {packet, Packet}]}, {ok, [{send_pend, 0}]}, {ok, Fd}} ->
-            {ok, Fd, Packet};
+        {_, {ok, [{active, false}, {packet, _}]}, {ok, [{send_pend, 0}]}, {ok, Fd}} -> {ok, Fd};
         {_, {ok, [{active, false}, _]}, {ok, [{send_pend, Size}]}, {ok, _}} ->
             {error, {unsent, Size}};
         {{connected, _}, {ok, [{active, _}, _]}, _, {ok, _}} -> {error, not_passive};
@@ -177,47 +217,30 @@ check_port(Port) ->
         _Closed -> {error, closed}
     end.
 
-%% The copy comes first: a socket that finds the peer's end gives its descriptor up.
-hand_port_over(Port, Fd, Packet, Info, Way) ->
-    with_copy(Fd, fun(Number) ->
-        Ahead = read_ahead(Port),
-        case adopt_copy(Number, Info, Ahead, Way) of
-            ok ->
-                ok = gen_tcp:close(Port);
-            Error ->
-                _ = Ahead =/= <<>> andalso gen_tcp:unrecv(Port, Ahead),
-                _ = inet:setopts(Port, [{packet, Packet}]),
-                Error
-        end
-    end).
-
-%% What the socket has read and not given yet, perhaps a part of a packet, and what has just come.
-read_ahead(Port) ->
-    _ = inet:setopts(Port, [{packet, raw}]),
-    case gen_tcp:recv(Port, 0, 0) of
-        {ok, Data} -> iolist_to_binary(Data);
-        {error, _NothingOrTheEnd} -> <<>>
+%% What is offered belongs to the reference until Python has accepted it by its number.
+with_offer(Fd, Way, Use) ->
+    case beamloop_nif:nif_descriptor_offer(Fd, Way) of
+        {ok, Descriptor, Number} -> Use({Descriptor, Number});
+        {error, emulator} -> {error, {owned, forker()}};
+        {error, Reason} -> {error, Reason}
     end.
 
-%% The copy belongs to the reference until Python takes it by its number.
-with_copy(Fd, Use) ->
-    case beamloop_nif:nif_descriptor_dup(Fd) of
-        {ok, Descriptor, Number} ->
-            Answer = Use(Number),
-            true = is_reference(Descriptor), % which keeps it until here
-            Answer;
-        Error ->
-            Error
+%% The port of the emulator's own socket, which leads to the process that starts all others.
+forker() ->
+    hd([Port || Port <- erlang:ports(), erlang:port_info(Port, name) =:= {name, "forker"}]).
+
+%% Without an answer either side may have been first.
+adopt({Descriptor, Number}, Info, Ahead, Way, Timeout) ->
+    case run(Way, '_adopt', [Number, Info, Ahead], Timeout) of
+        {ok, ok} ->
+            ok;
+        NotAdopted ->
+            case {beamloop_nif:nif_descriptor_withdraw(Descriptor), NotAdopted} of
+                {false, _} -> ok;
+                {true, {ok, Error}} -> Error;
+                {true, Error} -> Error
+            end
     end.
-
-%% Where binaries are texts in Python, what was read ahead is one character for each byte.
-adopt_copy(Number, Info, Ahead, {_Loop, _Object, str} = Way) ->
-    answer(run(Way, '_adopt_copy', [Number, Info, unicode:characters_to_binary(Ahead, latin1)]));
-adopt_copy(Number, Info, Ahead, Way) ->
-    answer(run(Way, '_adopt_copy', [Number, Info, Ahead])).
-
-answer({ok, Answer}) -> Answer;
-answer({error, Reason}) -> {error, Reason}.
 
 %% The socket of Erlang's that has this descriptor, or none.
 owner_of(Fd) ->
@@ -276,14 +299,21 @@ guard(Reactor, Way) ->
     Monitor = monitor(process, Reactor),
     receive
         {'DOWN', Monitor, process, Reactor, _Reason} ->
-            _ = catch ets:delete(?TABLE, Reactor),
-            _ = run(Way, '_abort', []),
-            ok
+            abort(Reactor, Way)
     end.
 
--spec handle_call(term(), gen_server:from(), state()) -> {reply, ok | {error, unknown}, state()}.
-handle_call({drain_timeout, Timeout}, _From, State) ->
-    {reply, ok, State#{drain => Timeout}};
+-spec abort(pid(), way()) -> ok.
+abort(Reactor, Way) ->
+    _ = catch ets:delete(?TABLE, Reactor),
+    _ = run(Way, '_abort', [], infinity),
+    ok.
+
+-spec handle_call(term(), gen_server:from(), state()) ->
+          {reply, {error, unknown}, state()} | {stop, normal, ok, state()}.
+handle_call({stop, default}, _From, State) ->
+    {stop, normal, ok, State};
+handle_call({stop, Timeout}, _From, State) ->
+    {stop, normal, ok, State#{drain => Timeout}};
 handle_call(_Request, _From, State) ->
     {reply, {error, unknown}, State}.
 
@@ -295,12 +325,16 @@ handle_cast(_Request, State) ->
 -spec handle_info(term(), state()) -> {noreply, state()} | {stop, term(), state()}.
 handle_info({'DOWN', _Monitor, process, _LoopOrPython, _Reason}, State) ->
     {stop, {shutdown, not_running}, State#{stopped => true}};
+handle_info({'EXIT', Guard, Reason}, #{guard := Guard, way := Way} = State) ->
+    %% Nobody is left who would do it.
+    ok = abort(self(), Way),
+    {stop, Reason, State#{stopped => true}};
 handle_info({'EXIT', _Linked, Reason}, State) ->
     {stop, Reason, State};
 handle_info(_Other, State) ->
     {noreply, State}.
 
-%% In order, connections may end what they are about; the guard closes what is left.
+%% In order, connections may end what they are about.
 -spec terminate(term(), state()) -> ok.
 terminate(_Reason, #{stopped := true}) ->
     ok;
@@ -308,12 +342,12 @@ terminate(Reason, #{drain := Timeout} = State) when Reason =:= normal; Reason =:
     drain(Timeout, State);
 terminate({shutdown, _}, #{drain := Timeout} = State) ->
     drain(Timeout, State);
-terminate(_Crash, _State) ->
-    ok.
+terminate(_Crash, #{way := Way}) ->
+    abort(self(), Way).
 
 -spec drain(timeout(), state()) -> ok.
 drain(Timeout, #{way := Way}) ->
-    case run(Way, '_stop', [Timeout]) of
+    case run(Way, '_stop', [Timeout], infinity) of
         {ok, 0} ->
             ok;
         {ok, Left} ->

@@ -8,7 +8,7 @@
 %% It fits under a supervisor; one that is started anew has no connections.
 -module(py_reactor).
 
--export([start_link/1, handoff/3, info/1, stop/1, stop/2]).
+-export([start_link/1, handoff/3, handoff/4, info/1, stop/1, stop/2]).
 -export_type([options/0, reactor/0, handed/0, reason/0]).
 
 -type factory() :: {py:target(), py:name()}.
@@ -27,21 +27,21 @@
 -type reactor() :: pid() | atom().
 -type handed() :: integer() | gen_tcp:socket() | socket:socket().
 -type reason() :: not_running | stopping | max_connections | closed | not_owner | not_passive
-                | packet | {unsent, pos_integer()} | {owned, port() | socket:socket()} | in_use
+                | {unsent, pos_integer()} | {owned, port() | socket:socket()} | in_use
                 | not_a_stream | listening | inet:posix() | {protocol, py:error()} | py:error().
 %% `not_running': the reactor, its loop or Python does not run; `stopping': it adopts nothing any more;
 %% `max_connections': it has as many as it may have.
 %%
 %% Of the socket: it is `closed'; another process owns it (`not_owner'); data goes to its owner by
-%% itself (`not_passive': `{active, false}' is needed); it divides data into packets that it may have
-%% read ahead (`packet', of `{inet_backend, socket}' alone); so many bytes that were sent have not left
+%% itself (`not_passive': `{active, false}' is needed); so many bytes that were sent have not left
 %% (`{unsent, Size}').
 %%
-%% Of the descriptor: it is that of a socket of Erlang's, which is to be handed over itself (`{owned,
-%% Socket}'); Python serves it already (`in_use'), it is no stream socket, or one that listens; what the
+%% Of the descriptor: it is that of a socket of Erlang's, which is to be handed over itself, or of a port
+%% of the emulator's own (`{owned, Socket}'); Python serves it already (`in_use'), it is no stream socket, or one that listens; what the
 %% system says (`ebadf', `enotsock', `enotconn', `emfile', ...).
 %%
-%% `{protocol, Error}': the factory raised an exception, or made no protocol.
+%% `{protocol, Error}': the factory raised an exception, or made no protocol. `timeout': of
+%% {@link handoff/4}.
 
 %% @doc Starts a reactor, linked to the calling process.
 -spec start_link(options()) -> {ok, pid()} | {error, py:error() | {already_started, pid()}}.
@@ -57,9 +57,7 @@ start_link(Options) ->
 %% the descriptor and `Info'.
 %%
 %% After `ok' the reactor has the connection. A socket of `gen_tcp' or `socket' is closed for Erlang
-%% (the reactor has a descriptor of its own); what it had read ahead comes first, but for an
-%% `{inet_backend, socket}' socket that was read in another packet mode before: it does not give that
-%% back. An integer is the reactor's very descriptor, and closing it somewhere else is an error of the
+%% (the reactor has a descriptor of its own); what it had read ahead comes first. An integer is the reactor's very descriptor, and closing it somewhere else is an error of the
 %% program.
 %%
 %% After an error everything is as it was: socket or descriptor are the caller's, open, with all data.
@@ -67,23 +65,34 @@ start_link(Options) ->
 %% The process must own the socket. Nothing is done twice: where the caller dies meanwhile, the
 %% connection is either the reactor's or closed with its socket.
 -spec handoff(reactor(), handed(), Info :: term()) -> ok | {error, reason()}.
-handoff(Reactor, Handed, Info) when is_pid(Reactor); is_atom(Reactor) ->
-    case beamloop_reactor:kind(Handed) of
-        badarg -> erlang:error(badarg, [Reactor, Handed, Info]);
-        Kind -> beamloop_reactor:handoff(Reactor, Kind, Handed, Info)
-    end;
 handoff(Reactor, Handed, Info) ->
-    erlang:error(badarg, [Reactor, Handed, Info]).
+    handoff(Reactor, Handed, Info, infinity).
+
+%% @doc The same, for at most `Timeout' milliseconds until the loop has taken the connection over: it may be
+%% busy with other Python code. `{error, timeout}' is an error like the others: everything is as it was, and
+%% the reactor will not have the connection.
+-spec handoff(reactor(), handed(), Info :: term(), timeout()) -> ok | {error, reason()}.
+handoff(Reactor, Handed, Info, Timeout)
+  when is_pid(Reactor) orelse is_atom(Reactor),
+       Timeout =:= infinity orelse (is_integer(Timeout) andalso Timeout >= 0) ->
+    case beamloop_reactor:kind(Handed) of
+        badarg -> erlang:error(badarg, [Reactor, Handed, Info, Timeout]);
+        Kind -> beamloop_reactor:handoff(Reactor, Kind, Handed, Info, Timeout)
+    end;
+handoff(Reactor, Handed, Info, Timeout) ->
+    erlang:error(badarg, [Reactor, Handed, Info, Timeout]).
 
 %% @doc What the reactor has done and may do: how many `connections' there are, were `accepted' and
 %% `closed', and ended by an exception (`errors'); bytes `received' and `sent'; the limits
-%% `max_connections', `read_size' and `write_limit'; whether it is `stopping'.
+%% `max_connections', `read_size' and `write_limit'; whether it is `stopping'. The loop answers itself, so
+%% one that is blocked does not: `{error, timeout}' after five seconds.
 -spec info(reactor()) -> {ok, #{atom() => non_neg_integer() | infinity | boolean()}}
                        | {error, py:error()}.
 info(Reactor) ->
     beamloop_reactor:info(Reactor).
 
-%% @doc Stops the reactor as its option `drain_timeout' says.
+%% @doc Stops the reactor as its option `drain_timeout' says. `ok' as well when it does not run, or when
+%% somebody else has stopped it meanwhile.
 -spec stop(reactor()) -> ok.
 stop(Reactor) ->
     beamloop_reactor:stop(Reactor, default).

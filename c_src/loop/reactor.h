@@ -71,7 +71,9 @@ struct connection {
   connection *next, *previous;
   struct write_buffer out;
   int fd;
-  bool queued; /* in the ready ring */
+  bool reserved;     /* adopted, but not to begin yet: may still be given back */
+  bool was_blocking; /* before it was adopted */
+  bool queued;       /* in the ready ring */
   bool started;
   bool in_callback;
   bool readable; /* the kernel said so, and no call has shown otherwise */
@@ -103,8 +105,12 @@ extern PyType_Spec reactor_protocol_spec;
 
 extern PyType_Spec connection_spec;
 
-connection *connection_new(reactor *owner, int fd, PyObject *protocol, PyObject *info,
-                           PyObject *early);
+/* A reserved one, which the loop's table owns: fd is watched, and nothing is done with it. */
+connection *connection_new(reactor *owner, int fd, PyObject *protocol, PyObject *info);
+/* A reserved one is to begin; early (or NULL) comes before all else. */
+int connection_begin(connection *self, PyObject *early);
+/* A reserved one ends, and its descriptor is the caller's as it was. */
+void connection_give_back(connection *self);
 /* Makes it run next time round if there is something for it to do. */
 int connection_schedule(connection *self);
 /* Ends it soon; what is unsent is lost.  Takes the reference to error, which may be NULL. */

@@ -4,7 +4,10 @@
  * system call has shown otherwise. */
 #include "reactor.h"
 
+#include <fcntl.h>
 #include <unistd.h>
+
+static void release(connection *self);
 
 static reactor_state *
 state_of(connection *self)
@@ -56,7 +59,7 @@ note_adopted(loop_state *state, int fd, bool adopted)
 }
 
 connection *
-connection_new(reactor *owner, int fd, PyObject *protocol, PyObject *info, PyObject *early)
+connection_new(reactor *owner, int fd, PyObject *protocol, PyObject *info)
 {
   loop_state *state = owner->state;
   PyTypeObject *type = state->reactor.connection_type;
@@ -65,9 +68,9 @@ connection_new(reactor *owner, int fd, PyObject *protocol, PyObject *info, PyObj
   if (self == NULL)
     return NULL;
   self->fd = -1;
+  self->reserved = true;
   self->reactor = (reactor *)Py_NewRef(owner);
   self->info = Py_NewRef(info);
-  self->early = Py_XNewRef(early);
   link_connection(self);
   self->context = PyContext_CopyCurrent();
   if (self->context == NULL || note_adopted(state, fd, true) < 0) {
@@ -82,15 +85,36 @@ connection_new(reactor *owner, int fd, PyObject *protocol, PyObject *info, PyObj
   self->fd = fd;
   self->protocol = Py_NewRef(protocol);
   ((reactor_protocol *)protocol)->connection = self;
-  if (connection_schedule(self) == 0)
-    return self;
-  /* The descriptor stays the caller's. */
-  readers_unset_transport(owner->loop, fd, (PyObject *)self);
-  (void)note_adopted(state, fd, false);
-  ((reactor_protocol *)protocol)->connection = NULL;
-  self->fd = -1;
   Py_DECREF(self);
-  return NULL;
+  return self;
+}
+
+int
+connection_begin(connection *self, PyObject *early)
+{
+  self->reserved = false;
+  self->early = Py_XNewRef(early);
+  if (connection_schedule(self) < 0)
+    return -1;
+  self->reactor->received += early == NULL ? 0 : (uint64_t)PyBytes_GET_SIZE(early);
+  return 0;
+}
+
+void
+connection_give_back(connection *self)
+{
+  int fd = self->fd;
+  int flags;
+
+  Py_INCREF(self);
+  readers_unset_transport(self->reactor->loop, fd, (PyObject *)self);
+  (void)note_adopted(self->reactor->state, fd, false);
+  if (self->was_blocking && (flags = fcntl(fd, F_GETFL)) >= 0)
+    (void)fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
+  self->fd = -1;
+  release(self);
+  Py_CLEAR(self->protocol);
+  Py_DECREF(self);
 }
 
 /* --- the end ----------------------------------------------------------------------------------- */

@@ -69,6 +69,9 @@ protocol_read(reactor_protocol *self, PyObject *const *args, Py_ssize_t nargs)
     PyErr_SetString(PyExc_ConnectionError, "read() after the connection's end");
     return NULL;
   }
+  if (served->reserved)
+    /* What comes first has not come yet. */
+    Py_RETURN_NONE;
   if (served->early != NULL) {
     PyObject *early = served->early;
     PyObject *first = PySequence_GetSlice(early, 0, size);

@@ -51,6 +51,8 @@ is_drained(const connection *self)
 bool
 connection_has_work(const connection *self)
 {
+  if (self->reserved)
+    return self->lost;
   if (!self->started)
     return true;
   return may_read(self) || may_write(self) || connection_is_over(self) || is_drained(self);

@@ -130,15 +130,6 @@ set_nonblocking(int fd)
   return fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? os_error() : 1;
 }
 
-static void
-set_blocking(int fd)
-{
-  int flags = fcntl(fd, F_GETFL);
-
-  if (flags >= 0)
-    (void)fcntl(fd, F_SETFL, flags & ~O_NONBLOCK);
-}
-
 /* As asyncio does for TCP; other sockets refuse it. */
 static void
 set_nodelay(int fd)
@@ -148,12 +139,12 @@ set_nodelay(int fd)
   (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 }
 
-/* The protocol that serves fd from now on.  On an error the descriptor is as it was. */
-static PyObject *
-adopt(reactor *self, int fd, PyObject *info, PyObject *early)
+/* The reserved connection of fd.  On an error the descriptor is as it was. */
+static connection *
+reserve(reactor *self, int fd, PyObject *info)
 {
   PyObject *protocol;
-  connection *made;
+  connection *made = NULL;
   int changed;
 
   if (check_limits(self) < 0 || check_unused(self, fd) < 0 || check_socket(self, fd) < 0)
@@ -162,22 +153,26 @@ adopt(reactor *self, int fd, PyObject *info, PyObject *early)
   if (protocol == NULL)
     return NULL;
   /* The factory may have done anything, and adopted the descriptor too. */
-  if (check_limits(self) < 0 || check_unused(self, fd) < 0 || (changed = set_nonblocking(fd)) < 0) {
-    Py_DECREF(protocol);
+  if (check_limits(self) == 0 && check_unused(self, fd) == 0)
+    made = connection_new(self, fd, protocol, info);
+  Py_DECREF(protocol);
+  if (made == NULL)
+    return NULL;
+  if ((changed = set_nonblocking(fd)) < 0) {
+    connection_give_back(made);
     return NULL;
   }
-  made = connection_new(self, fd, protocol, info, early);
-  if (made == NULL) {
-    if (changed)
-      set_blocking(fd);
-    Py_DECREF(protocol);
-    return NULL;
-  }
-  Py_DECREF(made);
-  set_nodelay(fd);
+  made->was_blocking = changed;
+  return made;
+}
+
+/* It is the reactor's from now on: -1 with an exception when it cannot begin, and it ends. */
+static int
+begin(reactor *self, connection *made, PyObject *early)
+{
   self->accepted++;
-  self->received += early == NULL ? 0 : (uint64_t)PyBytes_GET_SIZE(early);
-  return protocol;
+  set_nodelay(made->fd);
+  return connection_begin(made, early != NULL && PyBytes_GET_SIZE(early) > 0 ? early : NULL);
 }
 
 static PyObject *
@@ -185,16 +180,24 @@ reactor_adopt(reactor *self, PyObject *args, PyObject *kwargs)
 {
   static char *keywords[] = {"fd", "info", "data", NULL};
   PyObject *object, *info = Py_None, *early = NULL, *protocol, *result;
+  connection *made;
   int fd;
 
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OS:adopt", keywords, &object, &info, &early) ||
       check_state(self) < 0)
     return NULL;
-  if (early != NULL && PyBytes_GET_SIZE(early) == 0)
-    early = NULL;
   fd = readers_fileno(self->state, object);
-  protocol = fd < 0 ? NULL : adopt(self, fd, info, early);
-  if (protocol == NULL || !PyObject_TypeCheck(object, self->state->socket_type))
+  made = fd < 0 ? NULL : reserve(self, fd, info);
+  if (made == NULL)
+    return NULL;
+  protocol = Py_NewRef(made->protocol);
+  if (begin(self, made, early) < 0) {
+    self->accepted--;
+    connection_give_back(made);
+    Py_DECREF(protocol);
+    return NULL;
+  }
+  if (!PyObject_TypeCheck(object, self->state->socket_type))
     return protocol;
   /* A socket object no longer owns what it named. */
   result = PyObject_CallMethod(object, "detach", NULL);
@@ -202,6 +205,64 @@ reactor_adopt(reactor *self, PyObject *args, PyObject *kwargs)
     PyErr_WriteUnraisable(object);
   Py_XDECREF(result);
   return protocol;
+}
+
+/* --- adopting in two steps, for those who agree with somebody else in between ------------------- */
+
+static PyObject *
+reactor_reserve(reactor *self, PyObject *args)
+{
+  PyObject *info;
+  connection *made;
+  int fd;
+
+  if (!PyArg_ParseTuple(args, "iO:_reserve", &fd, &info) || check_state(self) < 0)
+    return NULL;
+  made = reserve(self, fd, info);
+  return made == NULL ? NULL : Py_NewRef(made->protocol);
+}
+
+/* The reserved connection of the protocol; NULL when it has ended, with an exception or without. */
+static connection *
+reserved_of(reactor *self, PyObject *protocol)
+{
+  connection *made;
+
+  if (check_state(self) < 0)
+    return NULL;
+  if (!PyObject_TypeCheck(protocol, self->state->reactor.protocol_type)) {
+    PyErr_SetString(PyExc_TypeError, "an erlang.reactor.Protocol was expected");
+    return NULL;
+  }
+  made = ((reactor_protocol *)protocol)->connection;
+  return made != NULL && made->reactor == self && made->reserved && !made->lost ? made : NULL;
+}
+
+static PyObject *
+reactor_begin(reactor *self, PyObject *args)
+{
+  PyObject *protocol, *early;
+  connection *made;
+
+  if (!PyArg_ParseTuple(args, "OS:_begin", &protocol, &early))
+    return NULL;
+  made = reserved_of(self, protocol);
+  if (made == NULL ? PyErr_Occurred() != NULL : begin(self, made, early) < 0)
+    return NULL;
+  Py_RETURN_NONE;
+}
+
+static PyObject *
+reactor_give_back(reactor *self, PyObject *protocol)
+{
+  connection *made = reserved_of(self, protocol);
+
+  if (made == NULL && PyErr_Occurred())
+    return NULL;
+  if (made == NULL)
+    Py_RETURN_FALSE;
+  connection_give_back(made);
+  Py_RETURN_TRUE;
 }
 
 /* --- all connections --------------------------------------------------------------------------- */
@@ -357,6 +418,15 @@ static PyMethodDef reactor_methods[] = {
            "Serve fd, a connected stream socket, with a new protocol, which is returned.\n\n"
            "The descriptor is the reactor's from now on.  On an exception it stays the caller's: "
            "NotAdopted,\nOSError for what the system says of it, or what the factory raised."),
+    METHOD("_reserve", reactor_reserve, METH_VARARGS,
+           "As adopt(fd, info), but nothing is done with the descriptor before _begin()."),
+    METHOD(
+        "_begin", reactor_begin, METH_VARARGS,
+        "_begin(protocol, data): what was reserved is served; data comes first.  Nothing when it "
+        "has ended."),
+    METHOD("_give_back", reactor_give_back, METH_O,
+           "_give_back(protocol): the descriptor that was reserved is the caller's; False when it "
+           "has ended."),
     METHOD("abort", reactor_abort, METH_VARARGS,
            "abort($self, exc=None)\n--\n\n"
            "Adopt no more and close all connections at once; connection_lost() is given exc."),

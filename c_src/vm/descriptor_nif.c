@@ -1,4 +1,5 @@
-/* Copies of descriptors on the Erlang side: a resource that closes what nobody has taken.
+/* Descriptors that are handed to Python, on the Erlang side: a resource, with which goes what Python has
+ * not got by then.
  *
  * A socket of Erlang's lives as long as its process wants; a copy made in the process's own NIF call
  * is of that very socket, whoever closes it meanwhile. */
@@ -6,6 +7,7 @@
 
 #include "atoms_nif.h"
 #include "descriptors.h"
+#include "emulator_sockets.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,16 +19,24 @@ typedef struct descriptor {
 
 static ErlNifResourceType *descriptor_type;
 
+/* Any thread.  Whether it was in time. */
+static int
+withdraw(descriptor *held)
+{
+  int fd;
+  int in_time = descriptors_withdraw(held->number, &fd);
+  if (fd >= 0) {
+    (void)close(fd);
+  }
+  return in_time;
+}
+
 /* Any thread. */
 static void
 descriptor_destroyed(ErlNifEnv *env, void *object)
 {
   (void)env;
-  descriptor *held = object;
-  int fd = descriptors_take(held->number);
-  if (fd >= 0) {
-    (void)close(fd);
-  }
+  (void)withdraw(object);
 }
 
 int
@@ -38,39 +48,62 @@ descriptor_nif_load(ErlNifEnv *env, ErlNifResourceFlags flags)
 }
 
 static ERL_NIF_TERM
-make_error(ErlNifEnv *env, int error)
+make_error(ErlNifEnv *env, const char *name)
 {
-  const char *name = error == EBADF ? "ebadf" : error == EMFILE ? "emfile" : "enomem";
   return enif_make_tuple2(env, vm_atoms.error, enif_make_atom(env, name));
 }
 
+/* Puts the descriptor into the table, and {ok, Descriptor, Number} into *out.  0, or -1 when memory is
+ * short. */
+static int
+offer(ErlNifEnv *env, int fd, int owned, ERL_NIF_TERM *out)
+{
+  descriptor *held = enif_alloc_resource(descriptor_type, sizeof(*held));
+  if (held == NULL) {
+    return -1;
+  }
+  held->number = descriptors_put(fd, owned);
+  if (held->number != 0) {
+    *out = enif_make_tuple3(env, vm_atoms.ok, enif_make_resource(env, held),
+                            enif_make_uint64(env, held->number));
+  }
+  int result = held->number != 0 ? 0 : -1;
+  enif_release_resource(held);
+  return result;
+}
+
 ERL_NIF_TERM
-nif_descriptor_dup(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{ /* (Fd): {ok, Descriptor, Number} | {error, ebadf | emfile | enomem}; closed with Descriptor unless taken */
+nif_descriptor_offer(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{ /* (Fd, copy | same): {ok, Descriptor, Number} | {error, ebadf | emfile | enomem | emulator} */
   int fd;
+  ERL_NIF_TERM result;
   (void)argc;
   if (!enif_get_int(env, argv[0], &fd)) {
     return enif_make_badarg(env);
   }
-  descriptor *held = enif_alloc_resource(descriptor_type, sizeof(*held));
-  if (held == NULL) {
-    return make_error(env, ENOMEM);
+  int copies = enif_is_identical(argv[1], enif_make_atom(env, "copy"));
+  if (!copies && emulator_sockets_has(fd)) {
+    return make_error(env, "emulator");
   }
-  held->number = 0;
-  int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-  if (copy < 0) {
-    int error = errno;
-    enif_release_resource(held);
-    return make_error(env, error);
+  if (copies && (fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)) < 0) {
+    return make_error(env, errno == EBADF ? "ebadf" : errno == EMFILE ? "emfile" : "enomem");
   }
-  held->number = descriptors_put(copy);
-  if (held->number == 0) {
-    (void)close(copy);
-    enif_release_resource(held);
-    return make_error(env, ENOMEM);
+  if (offer(env, fd, copies, &result) < 0) {
+    if (copies) {
+      (void)close(fd);
+    }
+    return make_error(env, "enomem");
   }
-  ERL_NIF_TERM term = enif_make_resource(env, held);
-  ERL_NIF_TERM number = enif_make_uint64(env, held->number);
-  enif_release_resource(held);
-  return enif_make_tuple3(env, vm_atoms.ok, term, number);
+  return result;
+}
+
+ERL_NIF_TERM
+nif_descriptor_withdraw(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
+{ /* (Descriptor): true, or false when it is Python's already */
+  void *held;
+  (void)argc;
+  if (!enif_get_resource(env, argv[0], descriptor_type, &held)) {
+    return enif_make_badarg(env);
+  }
+  return enif_make_atom(env, withdraw(held) ? "true" : "false");
 }

@@ -13,6 +13,8 @@ VM_SOURCES = \
 	c_src/vm/descriptor_nif.h \
 	c_src/vm/descriptors.c \
 	c_src/vm/descriptors.h \
+	c_src/vm/emulator_sockets.c \
+	c_src/vm/emulator_sockets.h \
 	c_src/vm/hosted.h \
 	c_src/vm/hosted_nif.c \
 	c_src/vm/hosted_nif.h \

@@ -91,19 +91,36 @@ vm_take_descriptor(PyObject *module, PyObject *number)
   if (value == (unsigned long long)-1 && PyErr_Occurred()) {
     return NULL;
   }
-  int fd = descriptors_take(value);
+  int owned;
+  int fd = descriptors_take(value, &owned);
   if (fd < 0) {
-    PyErr_SetString(PyExc_LookupError, "the descriptor was given up");
+    PyErr_SetString(PyExc_LookupError, "the descriptor was withdrawn");
     return NULL;
   }
-  return PyLong_FromLong(fd);
+  return Py_BuildValue("iO", fd, owned ? Py_True : Py_False);
+}
+
+static PyObject *
+vm_settle_descriptor(PyObject *module, PyObject *args)
+{
+  unsigned long long number;
+  int accepted;
+  (void)module;
+  if (!PyArg_ParseTuple(args, "Kp:settle_descriptor", &number, &accepted)) {
+    return NULL;
+  }
+  return PyBool_FromLong(descriptors_settle(number, accepted));
 }
 
 static PyMethodDef vm_methods[] = {
     {"send", (PyCFunction)(void (*)(void))vm_send, METH_FASTCALL,
      "send(to, term): send term to the Erlang process `to`, a Pid or a registered name."},
     {"take_descriptor", vm_take_descriptor, METH_O,
-     "take_descriptor(number): the descriptor that Erlang put there; the caller's from now on."},
+     "take_descriptor(number): (fd, owned), the descriptor that Erlang put there; to be settled."},
+    {"settle_descriptor", vm_settle_descriptor, METH_VARARGS,
+     "settle_descriptor(number, accepted): True when it is the caller's; False when it is not "
+     "accepted "
+     "or Erlang has withdrawn it."},
     {"end_tasks", interrupt_end_tasks, METH_O,
      "end_tasks(loop): cancel the loop's tasks if this thread's call is to be ended."},
     {"left_loop", interrupt_left_loop, METH_NOARGS,

@@ -6,6 +6,7 @@
 #include "atoms_nif.h"
 #include "call_nif.h"
 #include "descriptor_nif.h"
+#include "emulator_sockets.h"
 #include "hosted_nif.h"
 #include "interp_nif.h"
 #include "object_nif.h"
@@ -58,6 +59,7 @@ load(ErlNifEnv *env, void **priv_data, ERL_NIF_TERM load_info)
   (void)priv_data;
   (void)load_info;
   thread_remember_signal_mask();
+  emulator_sockets_note();
   return open_types(env);
 }
 
@@ -84,7 +86,8 @@ static ErlNifFunc functions[] = {
     {"nif_call_taken", 1, nif_call_taken, 0},
     {"nif_loop_start", 1, nif_loop_start, 0},
     {"nif_loop_stop", 1, nif_loop_stop, 0},
-    {"nif_descriptor_dup", 1, nif_descriptor_dup, 0},
+    {"nif_descriptor_offer", 2, nif_descriptor_offer, 0},
+    {"nif_descriptor_withdraw", 1, nif_descriptor_withdraw, 0},
     {"nif_channel_new", 4, nif_channel_new, 0},
     {"nif_channel_send", 3, nif_channel_send, 0},
     {"nif_channel_send", 4, nif_channel_send, 0},

@@ -23,6 +23,7 @@ from . import _loop, vm
 from ._loop import NotAdopted
 from ._loop import ReactorProtocol as Protocol
 from ._term import Atom
+from .byte_channel import ByteChannel, ByteChannelClosed
 
 __all__ = [
     "ASYNC_PENDING",
@@ -123,33 +124,63 @@ class _Factory:
 class _ErlangReactor(Reactor):
     """What a process of py_reactor stands for; its methods are tasks on the loop."""
 
-    async def _adopt(self, fd, info, data=b""):
-        """Atom('ok'), or ('error', why): the descriptor is the caller's then."""
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._starting = set()  # tasks
+
+    async def _adopt(self, number, info, ahead):
+        """Serve the descriptor that Erlang has put there under a number.
+
+        Atom('ok'), or ('error', why): the descriptor is Erlang's then, or closed where it is a
+        copy.  `ahead` is a ByteChannel whose only chunk will be what was received before, or None:
+        nothing is done with the descriptor until it has come.
+        There is no await here, so that Erlang may cancel this before or not at all.
+        """
+        native = vm._beamloop_vm
+        fd, owned = native.take_descriptor(number)
+        protocol = None
         try:
-            self.adopt(fd, info, data)
-        except NotAdopted as error:
-            return _ERROR, Atom(error.reason)
-        except OSError as error:
-            return _ERROR, Atom(errno.errorcode.get(error.errno, "einval").lower())
-        except _FactoryFailed as error:
-            return _ERROR, (_PROTOCOL, _described(error.__cause__))
-        except TypeError as error:
-            return _ERROR, (_PROTOCOL, _described(error))
+            try:
+                protocol = self._reserve(fd, info)
+            except NotAdopted as error:
+                return _ERROR, Atom(error.reason)
+            except OSError as error:
+                return _ERROR, Atom(errno.errorcode.get(error.errno, "einval").lower())
+            except _FactoryFailed as error:
+                return _ERROR, (_PROTOCOL, _described(error.__cause__))
+            except TypeError as error:
+                return _ERROR, (_PROTOCOL, _described(error))
+            channel = None if ahead is None else ByteChannel(ahead)
+        finally:
+            ours = native.settle_descriptor(number, protocol is not None)
+            if not ours and (protocol is None or self._give_back(protocol)) and owned:
+                os.close(fd)
+        if not ours:
+            return _ERROR, Atom("timeout")
+        try:
+            if channel is not None:
+                self._start_later(protocol, channel)
+            else:
+                self._begin(protocol, b"")
+        except BaseException:
+            Protocol.abort(protocol)
+            raise
         return _OK
 
-    async def _adopt_copy(self, number, info, data):
-        """The same for a copy that waits under a number; it is closed after an error."""
-        fd = vm._beamloop_vm.take_descriptor(number)
-        adopted = False
+    def _start_later(self, protocol, channel):
+        task = self.get_loop().create_task(self._begin_with(protocol, channel))
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    async def _begin_with(self, protocol, channel):
         try:
-            if isinstance(data, str):
-                data = data.encode("latin-1")
-            answer = await self._adopt(fd, info, data)
-            adopted = answer is _OK
-            return answer
-        finally:
-            if not adopted:
-                os.close(fd)
+            self._begin(protocol, await channel.async_receive_bytes())
+        except ByteChannelClosed:
+            # The process that handed it over has died, and its socket with it.
+            Protocol.abort(protocol)
+        except BaseException:
+            Protocol.abort(protocol)
+            raise
 
     async def _stop(self, timeout):
         return await self.stop(None if timeout == "infinity" else timeout / 1000)
