@@ -267,9 +267,10 @@ static PyMethodDef byte_channel_methods[] = {
            "async_send_bytes(data, timeout=None)\n\nAwait it to send a chunk to Erlang as soon as "
            "there is room; raises as send_bytes().\nThe data is copied at once.  Cancelled, it was "
            "not sent."),
-    METHOD("_async_drained", async_drained, METH_O,
-           "_async_drained(size)\n\nAwait it until no more than size bytes wait for Erlang, or the "
-           "channel is closed."),
+    METHOD(
+        "_async_drained", async_drained, METH_O,
+        "_async_drained(size)\n\nAwait it until no more than size bytes wait for Erlang, or raise "
+        "ByteChannelClosed\nwhen the direction is closed with more than that in it."),
     METHOD("close", channel_close_method, METH_NOARGS,
            "close()\n\nCloses both directions: refuses further chunks; what is queued can still be "
            "received.\nIdempotent."),

@@ -20,7 +20,17 @@ look_drained(channel_await *self)
 {
   queue_info info;
   queue_get_info(to_erlang(self), &info);
-  return info.size <= self->drain.mark || info.closed ? QUEUE_OK : QUEUE_EMPTY;
+  if (info.size <= self->drain.mark) {
+    return QUEUE_OK;
+  }
+  return info.closed ? QUEUE_CLOSED : QUEUE_EMPTY;
+}
+
+/* The wait for it is over, or there was none.  It was drained then, whatever has been sent since. */
+static int
+end_drained(channel_await *self)
+{
+  return look_drained(self) == QUEUE_CLOSED ? QUEUE_CLOSED : QUEUE_OK;
 }
 
 int
@@ -56,8 +66,8 @@ await_wait(channel_await *self, message *m)
     return queue_wait(to_python(self), &self->waiter, m);
   }
   if (self->kind == AWAIT_DRAINED) {
-    return queue_drain_wait(to_erlang(self), &self->drain, self->drain.mark) ? QUEUE_EMPTY
-                                                                             : QUEUE_OK;
+    int waits = queue_drain_wait(to_erlang(self), &self->drain, self->drain.mark);
+    return waits ? QUEUE_EMPTY : end_drained(self);
   }
   int result = queue_send_wait(to_erlang(self), &self->sender, self->out.size, NULL);
   return result == QUEUE_OK ? use_room(self) : result;
@@ -73,7 +83,7 @@ await_claim(channel_await *self, message *m)
     return queue_claim(to_python(self), &self->waiter, m);
   }
   if (self->kind == AWAIT_DRAINED) {
-    return await_still_waits(self) ? QUEUE_EMPTY : QUEUE_OK;
+    return await_still_waits(self) ? QUEUE_EMPTY : end_drained(self);
   }
   int result = queue_send_end(to_erlang(self), &self->sender);
   return result == QUEUE_OK ? use_room(self) : result;

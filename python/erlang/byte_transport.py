@@ -31,7 +31,7 @@ class ByteChannelTransport(transports._FlowControlMixin, transports.Transport):
         self._piece = channel.max_size or 1 << 62  # the largest chunk that fits
         self._buffer = collections.deque()
         self._buffered = 0
-        self._closing = self._eof = False
+        self._closing = self._eof = self._eof_sent = False
         self._conn_lost = 0
         self._paused = False
         self._resumed = None  # a future that the reader waits for while it is paused
@@ -152,7 +152,8 @@ class ByteChannelTransport(transports._FlowControlMixin, transports.Transport):
     # --- writing ------------------------------------------------------------------------------
 
     def get_write_buffer_size(self):
-        return self._buffered + self._channel.unsent
+        # When nothing more can follow, what is in the channel is Erlang's.
+        return self._buffered + (0 if self._eof_sent else self._channel.unsent)
 
     def write(self, data):
         if not isinstance(data, (bytes, bytearray, memoryview)):
@@ -212,7 +213,8 @@ class ByteChannelTransport(transports._FlowControlMixin, transports.Transport):
             if not self._conn_lost:
                 self._force_close(None)
         except ByteChannelClosed as error:
-            self._broken(error)
+            if not self._eof_sent:
+                self._broken(error)
         except (SystemExit, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
@@ -234,8 +236,10 @@ class ByteChannelTransport(transports._FlowControlMixin, transports.Transport):
             return
         if self._closing:
             self._lose(None)
-        elif self._eof:
+        elif self._eof and not self._eof_sent:
+            self._eof_sent = True
             self._channel.close_write()
+            self._maybe_resume_protocol()
 
     def can_write_eof(self):
         return True

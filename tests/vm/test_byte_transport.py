@@ -1,6 +1,7 @@
 """asyncio's protocols and streams over byte channels."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import ssl
@@ -351,6 +352,51 @@ def test_writing_to_a_channel_that_erlang_closed_is_a_broken_pipe(run):
             for _ in range(10):
                 transport.write(b"b")
         assert any(w.category is RuntimeWarning for w in caught)
+
+    run(main())
+
+
+@pytest.mark.parametrize("gone", ["closed", "dropped"])
+def test_a_paused_writer_ends_when_erlang_will_not_receive(run, gone):
+    async def main():
+        ref = driver.new_byte_channel()
+        reader, writer = await open_byte_channel(ref)
+        transport = writer.transport
+        writer.write(b"a" * 200_000)
+        draining = asyncio.create_task(writer.drain())
+        await asyncio.sleep(0.01)
+        assert not draining.done()
+        if gone == "closed":
+            driver.start_call("py_byte_channel", "close", ref)
+        del ref
+        while gone == "dropped" and not transport.is_closing():
+            await asyncio.to_thread(driver.call, "channel_driver", "collect")
+        with pytest.raises(ConnectionError):
+            await draining
+        # Erlang's close has ended the reading side too.
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        assert transport.is_closing()
+
+    run(main())
+
+
+def test_the_end_of_writing_ends_the_pause(run):
+    ref = driver.new_byte_channel()
+
+    async def main():
+        transport, protocol = await connect(ref)
+        transport.write(b"a" * 200_000)
+        assert protocol.events == ["made", "pause"]
+        transport.write_eof()
+        assert protocol.events == ["made", "pause", "resume"]
+        assert transport.get_write_buffer_size() == 0
+        await asyncio.sleep(0.01)
+        assert not transport.is_closing()
+        receiving = driver.start_call("channel_driver", "receive_chunks", ref)
+        assert b"".join(await asyncio.to_thread(receiving.result)) == b"a" * 200_000
+        transport.close()
+        assert await protocol.lost is None
 
     run(main())
 
