@@ -4,6 +4,7 @@ Everything else is in pyproject.toml.
 """
 
 import re
+import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -11,6 +12,12 @@ from setuptools import Extension, setup
 TOP = Path(__file__).parent
 # gnu11 and hidden symbols as in m4/beamloop_flags.m4.
 COMPILER_OPTIONS = ["-std=gnu11", "-fvisibility=hidden", "-pthread", "-Wall", "-Wextra"]
+LINKER_OPTIONS = ["-pthread"]
+if sys.platform == "linux":
+    # What both compilers have on every processor; whether functions of the C library check for
+    # overflows is the interpreter's own choice.
+    COMPILER_OPTIONS += ["-fstack-protector-strong"]
+    LINKER_OPTIONS += ["-Wl,-z,relro,-z,now", "-Wl,-z,noexecstack"]
 
 
 def listed(fragment, variable):
@@ -26,7 +33,7 @@ def extension(name, folder, variable):
         sources=[path for path in files if path.endswith(".c")],
         depends=[path for path in files if path.endswith(".h")],
         extra_compile_args=COMPILER_OPTIONS,
-        extra_link_args=["-pthread"],
+        extra_link_args=LINKER_OPTIONS,
     )
 
 

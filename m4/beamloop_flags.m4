@@ -21,6 +21,7 @@ AS_IF([test "x$enable_debug" = xyes],
    AS_IF([test "x$ac_cv_env_CFLAGS_set" != xset], [CFLAGS="-g3 -O1"])])
 _BEAMLOOP_CFLAG([-Wall])
 _BEAMLOOP_CFLAG([-Wextra])
+_BEAMLOOP_CFLAG([-Wformat=2])
 _BEAMLOOP_CFLAG([-Wstrict-prototypes])
 _BEAMLOOP_CFLAG([-Wvla])
 _BEAMLOOP_CFLAG([-Werror=implicit-function-declaration])
@@ -40,13 +41,19 @@ AC_SUBST([BEAMLOOP_LDFLAGS])
 AC_SUBST([BEAMLOOP_NDEBUG])
 ])
 
-# _FORTIFY_SOURCE needs an optimising build, and a distribution's compiler may set its own level.
+# What the compiler adds so that a fault of memory ends the process instead of doing what somebody made
+# up; setup.py has the same for Linux.  _FORTIFY_SOURCE needs an optimising build, and a distribution's
+# compiler may set its own level.  Branch protection is named differently on each processor.
 AC_DEFUN([_BEAMLOOP_HARDENING], [
 _BEAMLOOP_CFLAG([-fstack-protector-strong])
+_BEAMLOOP_CFLAG([-fstack-clash-protection])
+_BEAMLOOP_CFLAG([-fcf-protection])
+_BEAMLOOP_CFLAG([-mbranch-protection=standard])
 AS_CASE([" $CFLAGS "],
   [*" -O0 "*], [],
-  [*" -O"*], [BEAMLOOP_CPPFLAGS="-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2"])
+  [*" -O"*], [BEAMLOOP_CPPFLAGS="-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3"])
 _BEAMLOOP_LDFLAG([-Wl,-z,relro,-z,now])
+_BEAMLOOP_LDFLAG([-Wl,-z,noexecstack])
 ])
 
 # _BEAMLOOP_CFLAG(FLAG), _BEAMLOOP_LDFLAG(FLAG): adds the flag where the compiler knows it.

@@ -126,6 +126,7 @@ suite_python() {
   if [ $# != 0 ]; then
     python_tests "$@"
   else
+    python_tests tests/security
     python_tests tests/loop
     python_tests tests/term
     python_tests tests/typing
