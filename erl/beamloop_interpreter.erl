@@ -11,6 +11,7 @@
 -define(START_TIMEOUT, 60000).
 -define(STOP_MS, 5000).
 -define(ATEXIT_MS, 5000).
+-define(MAX_NEW_ATOMS, 100000).
 
 -type state() :: [].
 
@@ -36,7 +37,7 @@ start(Executable) ->
     Packages = filename:join(code:priv_dir(beamloop), "python"),
     ok = beamloop_nif:nif_interp_start(Ref, path(Executable), path(Packages),
                                        env(max_workers, 128), env(max_queued, 1000),
-                                       env(idle_timeout, 30000)),
+                                       env(idle_timeout, 30000), max_new_atoms()),
     receive
         {beamloop, Ref, ok} ->
             {ok, []};
@@ -45,6 +46,14 @@ start(Executable) ->
     after ?START_TIMEOUT ->
         {stop, {python, timeout}}
     end.
+
+%% The atoms that Python may make in all, which ought to leave others half of what there is: a full table
+%% ends the virtual machine.
+-spec max_new_atoms() -> non_neg_integer().
+max_new_atoms() ->
+    #{new_atoms := Made} = beamloop_nif:nif_info(),
+    Left = erlang:system_info(atom_limit) - erlang:system_info(atom_count),
+    min(env(max_new_atoms, ?MAX_NEW_ATOMS), Made + Left div 2).
 
 -spec handle_call(term(), gen_server:from(), state()) -> {reply, {error, unknown}, state()}.
 handle_call(_Request, _From, State) ->

@@ -3,7 +3,7 @@
 %% function is described beside its C code, and none takes longer than a send does.
 -module(beamloop_nif).
 
--export([nif_default_python/0, nif_interp_start/6, nif_interp_stop/2, nif_interp_atexit/1, nif_info/0]).
+-export([nif_default_python/0, nif_interp_start/7, nif_interp_stop/2, nif_interp_atexit/1, nif_info/0]).
 -export([nif_call_submit/7, nif_call_cancel/1, nif_call_take/1, nif_call_taken/1]).
 -export([nif_loop_start/1, nif_loop_stop/1]).
 -export([nif_descriptor_offer/2, nif_descriptor_withdraw/1]).
@@ -35,8 +35,8 @@ nif_default_python() ->
     erlang:nif_error(not_loaded).
 
 -spec nif_interp_start(reference(), binary(), binary(), pos_integer(), non_neg_integer(),
-                       non_neg_integer()) -> ok.
-nif_interp_start(_Ref, _Executable, _Packages, _MaxWorkers, _MaxQueued, _IdleMs) ->
+                       non_neg_integer(), non_neg_integer()) -> ok.
+nif_interp_start(_Ref, _Executable, _Packages, _MaxWorkers, _MaxQueued, _IdleMs, _MaxNewAtoms) ->
     erlang:nif_error(not_loaded).
 
 -spec nif_interp_stop(reference(), non_neg_integer()) -> ok.

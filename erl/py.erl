@@ -80,7 +80,8 @@ exec(Code, Options) when is_map(Options) ->
 exec(Code, Options) ->
     erlang:error(badarg, [Code, Options]).
 
-%% @doc Counters of what lives: calls, workers, opaque objects, references that wait to be dropped.
+%% @doc Counters of what lives: calls, workers, opaque objects, references that wait to be dropped;
+%% and of the atoms that Python has made.
 -spec info() -> #{atom() => atom() | non_neg_integer()}.
 info() ->
     beamloop_nif:nif_info().

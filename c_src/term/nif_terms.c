@@ -1,6 +1,8 @@
 /* The emulator's own conversions, wrapped, and the resource types whose terms are live handles. */
 #include "nif_terms.h"
 
+#include <stdatomic.h>
+
 #include "atoms.h"
 #include "nif_encode.h"
 #include "term_ext.h"
@@ -61,8 +63,24 @@ nif_term_from_bare(ErlNifEnv *env, const uint8_t *data, size_t size, ERL_NIF_TER
   return nif_term_from_ext(env, whole, size + 1, term);
 }
 
-int
-atoms_exist(const char *utf8, size_t size)
+static atomic_size_t atoms_limit = SIZE_MAX;
+static atomic_size_t atoms_count;
+
+void
+atoms_set_limit(size_t limit)
+{
+  atomic_store(&atoms_limit, limit);
+}
+
+size_t
+atoms_made(void)
+{
+  return atomic_load(&atoms_count);
+}
+
+/* The decoder, as the functions for atoms know only Latin-1 before OTP 26. */
+static int
+decode_atom(const char *utf8, size_t size, ErlNifBinaryToTerm flags)
 {
   uint8_t ext[4 + EXT_ATOM_MAX_BYTES];
   ERL_NIF_TERM atom;
@@ -73,12 +91,31 @@ atoms_exist(const char *utf8, size_t size)
   if (env == NULL) {
     return 0;
   }
-  /* The safe decoder, as enif_make_existing_atom knows only Latin-1 before OTP 26. */
   ext[0] = EXT_VERSION;
   ext[1] = EXT_ATOM_UTF8;
   ext_put_u16(ext + 2, (uint16_t)size);
   memcpy(ext + 4, utf8, size);
-  int exists = enif_binary_to_term(env, ext, size + 4, &atom, ERL_NIF_BIN2TERM_SAFE) != 0;
+  int good = enif_binary_to_term(env, ext, size + 4, &atom, flags) != 0;
   enif_free_env(env);
-  return exists;
+  return good;
+}
+
+int
+atoms_exist(const char *utf8, size_t size)
+{
+  return decode_atom(utf8, size, ERL_NIF_BIN2TERM_SAFE);
+}
+
+int
+atoms_make(const char *utf8, size_t size)
+{
+  if (atoms_exist(utf8, size)) {
+    return 0;
+  }
+  /* Counted first, so that threads together do not make more. */
+  if (atomic_fetch_add(&atoms_count, 1) < atomic_load(&atoms_limit) && decode_atom(utf8, size, 0)) {
+    return 0;
+  }
+  atomic_fetch_sub(&atoms_count, 1);
+  return -1;
 }

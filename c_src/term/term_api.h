@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #define TERM_API_CAPSULE "erlang._term._C_API"
-#define TERM_API_VERSION 2
+#define TERM_API_VERSION 3
 
 typedef struct _object PyObject;
 
@@ -46,6 +46,9 @@ typedef struct term_hooks {
    * to out and returns the size, or 0 when ext is right; only asked for what came from a node
    * without a name. */
   size_t (*rename)(const uint8_t *ext, size_t size, uint8_t *out, size_t capacity, void *arg);
+  /* GIL held.  An Atom of this UTF-8 text is about to be encoded: 0 when it may be, which is remembered
+   * for that object; or -1 with an exception. */
+  int (*atom)(const char *utf8, size_t size, void *arg);
 } term_hooks;
 
 typedef struct term_api {

@@ -140,6 +140,7 @@ static PyType_Slot atom_slots[] = {
 
 static PyType_Spec atom_spec = {
     .name = "erlang.Atom",
+    .basicsize = sizeof(term_atom),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = atom_slots,
 };

@@ -92,9 +92,19 @@ put_atom(encoder *enc, const char *utf8, size_t size)
 static int
 encode_atom(encoder *enc, PyObject *atom)
 {
+  term_atom *self = (term_atom *)atom;
   Py_ssize_t size;
   const char *utf8 = PyUnicode_AsUTF8AndSize(atom, &size);
-  return utf8 == NULL ? -1 : put_atom(enc, utf8, (size_t)size);
+  if (utf8 == NULL) {
+    return -1;
+  }
+  if (!self->allowed && enc->hooks != NULL && enc->hooks->atom != NULL) {
+    if (enc->hooks->atom(utf8, (size_t)size, enc->hooks->arg) < 0) {
+      return -1;
+    }
+    self->allowed = 1;
+  }
+  return put_atom(enc, utf8, (size_t)size);
 }
 
 static int

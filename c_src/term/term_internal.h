@@ -55,6 +55,12 @@ typedef struct term_ident {
   uint8_t ext[];  /* Py_SIZE bytes */
 } term_ident;
 
+/* An Atom: a str, which lies apart from its text because its type is no str's own. */
+typedef struct term_atom {
+  PyUnicodeObject text;
+  char allowed; /* the atom hook has let it pass */
+} term_atom;
+
 typedef struct term_bit_string {
   PyObject_HEAD
   PyObject *data;  /* bytes; unused low bits of the last one are 0 */

@@ -149,6 +149,19 @@ hook_atom_exists(const char *utf8, size_t size, void *arg)
   return 1;
 }
 
+static int
+hook_atom(const char *utf8, size_t size, void *arg)
+{
+  if (hook_atom_exists(utf8, size, arg) || atoms_make(utf8, size) == 0) {
+    return 0;
+  }
+  PyErr_Format(PyExc_ValueError,
+               "Erlang takes no more new atoms from Python than the %zu that it has "
+               "(max_new_atoms), so not %.100s",
+               atoms_made(), utf8);
+  return -1;
+}
+
 static size_t
 hook_rename(const uint8_t *ext, size_t size, uint8_t *out, size_t capacity, void *arg)
 {
@@ -217,6 +230,7 @@ term_link_encode(PyObject *object, term_buf *out, unsigned flags, handle_list *h
       .atom_exists = hook_atom_exists,
       .arg = &context,
       .rename = hook_rename,
+      .atom = hook_atom,
   };
   int result = api->encode(object, out, flags, &hooks);
   if (result != 0) {

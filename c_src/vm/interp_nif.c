@@ -5,6 +5,7 @@
 
 #include "interp_nif.h"
 
+#include "../term/atoms.h"
 #include "atoms_nif.h"
 #include "call_nif.h"
 #include "descriptors.h"
@@ -89,13 +90,15 @@ nif_default_python(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 
 ERL_NIF_TERM
 nif_interp_start(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
-{ /* (Ref, Executable, Packages, MaxWorkers, MaxQueued, IdleMs): {beamloop, Ref, _} follows */
+{ /* (Ref, Executable, Packages, MaxWorkers, MaxQueued, IdleMs, MaxNewAtoms):
+   * {beamloop, Ref, _} follows */
   runtime_config config = {0};
-  ErlNifUInt64 workers, queued;
+  ErlNifUInt64 workers, queued, atoms;
   ErlNifSInt64 idle;
   (void)argc;
   if (!enif_is_ref(env, argv[0]) || !enif_get_uint64(env, argv[3], &workers) || workers == 0 ||
-      !enif_get_uint64(env, argv[4], &queued) || !enif_get_int64(env, argv[5], &idle) || idle < 0) {
+      !enif_get_uint64(env, argv[4], &queued) || !enif_get_int64(env, argv[5], &idle) || idle < 0 ||
+      !enif_get_uint64(env, argv[6], &atoms)) {
     return enif_make_badarg(env);
   }
   config.executable = string_of(env, argv[1]);
@@ -108,6 +111,7 @@ nif_interp_start(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     free(config.packages);
     return enif_make_badarg(env);
   }
+  atoms_set_limit((size_t)atoms);
   runtime_start(&config, n);
   return vm_atoms.ok;
 }
@@ -180,6 +184,7 @@ nif_info(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
       {"pending_decrefs", object_drops_pending()},
       {"loops", hosted_live_count()},
       {"descriptors", descriptors_count()},
+      {"new_atoms", atoms_made()},
   };
   ERL_NIF_TERM map = enif_make_new_map(env);
   enif_make_map_put(env, map, enif_make_atom(env, "state"),

@@ -76,7 +76,7 @@ upgrade(ErlNifEnv *env, void **priv_data, void **old_priv_data, ERL_NIF_TERM loa
 
 static ErlNifFunc functions[] = {
     {"nif_default_python", 0, nif_default_python, 0},
-    {"nif_interp_start", 6, nif_interp_start, 0},
+    {"nif_interp_start", 7, nif_interp_start, 0},
     {"nif_interp_stop", 2, nif_interp_stop, 0},
     {"nif_interp_atexit", 1, nif_interp_atexit, 0},
     {"nif_info", 0, nif_info, 0},

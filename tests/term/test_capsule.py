@@ -16,6 +16,8 @@ RENAME = c.PYFUNCTYPE(
 )
 ATOM_EXISTS = c.PYFUNCTYPE(c.c_int, c.POINTER(c.c_char), c.c_size_t, c.c_void_p)
 
+ATOM = c.PYFUNCTYPE(c.c_int, c.POINTER(c.c_char), c.c_size_t, c.c_void_p)
+
 
 class Hooks(c.Structure):
     _fields_ = [
@@ -24,6 +26,7 @@ class Hooks(c.Structure):
         ("atom_exists", ATOM_EXISTS),
         ("arg", c.c_void_p),
         ("rename", RENAME),
+        ("atom", ATOM),
     ]
 
 
@@ -110,7 +113,7 @@ def live_hooks(value, seen):
 
 
 def test_capsule_says_its_version_and_size():
-    assert (API.version, API.size) == (2, c.sizeof(Api))
+    assert (API.version, API.size) == (3, c.sizeof(Api))
 
 
 def test_encode_appends_behind_what_is_there():
@@ -201,6 +204,21 @@ def atom_hooks(*names):
         return c.string_at(utf8, size).decode() in names
 
     return Hooks(atom_exists=ATOM_EXISTS(atom_exists))
+
+
+def test_each_atom_is_asked_about_once():
+    asked = []
+
+    def allow(utf8, size, arg):
+        asked.append(c.string_at(utf8, size).decode())
+        return 0
+
+    hooks = Hooks(atom=ATOM(allow))
+    atom = Atom("żółw")
+    value = [atom, (atom, {atom: Atom("b")}), "text", None, True]
+    assert api_encode(value, 0, hooks) == encode(value)
+    assert api_encode(atom, 0, hooks) == encode(atom)
+    assert asked == ["żółw", "b"]
 
 
 def test_head_of_the_outermost_tuple_becomes_an_atom_that_exists():
