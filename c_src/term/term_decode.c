@@ -408,12 +408,36 @@ decode_list(term_scan *scan)
   return whole;
 }
 
+/* What hashing or comparing a key raised: about the key, unless memory is short. */
 static TERM_LEAF int
 bad_key(const term_scan *scan, PyObject *key)
 {
-  PyErr_Clear();
-  PyErr_Format(scan->state->term_error, "a map key has no hash in Python: %.200s (at byte %zd)",
-               Py_TYPE(key)->tp_name, (Py_ssize_t)(scan->p - scan->start));
+  if (PyErr_ExceptionMatches(PyExc_TypeError)) {
+    PyErr_Clear();
+    PyErr_Format(scan->state->term_error, "a map key has no hash in Python: %.200s (at byte %zd)",
+                 Py_TYPE(key)->tp_name, (Py_ssize_t)(scan->p - scan->start));
+  } else if (PyErr_ExceptionMatches(PyExc_RecursionError)) {
+    PyErr_Clear();
+    term_scan_error(scan, "a map key is nested too deep");
+  }
+  return -1;
+}
+
+/* The key is shown where it can be: its text may be too long or too deep to make. */
+static TERM_LEAF int
+equal_keys(const term_scan *scan, PyObject *key)
+{
+  Py_ssize_t at = (Py_ssize_t)(scan->p - scan->start);
+  PyObject *text = PyObject_Repr(key);
+  if (text != NULL) {
+    PyErr_Format(scan->state->term_error,
+                 "two keys of a map are equal in Python, one of them %.200U (at byte %zd)", text,
+                 at);
+    Py_DECREF(text);
+  } else if (!PyErr_ExceptionMatches(PyExc_MemoryError)) {
+    PyErr_Clear();
+    term_scan_error(scan, "two keys of a map are equal in Python");
+  }
   return -1;
 }
 
@@ -422,15 +446,9 @@ static int
 add_entry(const term_scan *scan, PyObject *dict, PyObject *key, PyObject *value, Py_ssize_t size)
 {
   if (PyDict_SetItem(dict, key, value) < 0) {
-    return PyErr_ExceptionMatches(PyExc_TypeError) ? bad_key(scan, key) : -1;
+    return bad_key(scan, key);
   }
-  if (PyDict_GET_SIZE(dict) != size) {
-    PyErr_Format(scan->state->term_error,
-                 "two keys of a map are equal in Python, one of them %.200R (at byte %zd)", key,
-                 (Py_ssize_t)(scan->p - scan->start));
-    return -1;
-  }
-  return 0;
+  return PyDict_GET_SIZE(dict) == size ? 0 : equal_keys(scan, key);
 }
 
 static PyObject *

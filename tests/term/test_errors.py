@@ -80,6 +80,15 @@ def test_map_keys_that_are_equal_in_python_are_term_errors(keys):
         decode(map_of(*keys))
 
 
+@pytest.mark.parametrize(
+    "key", [1 << 100_000, nested(3000, lambda inner: (inner,))], ids=["long", "deep"]
+)
+def test_equal_map_keys_that_cannot_be_shown_are_term_errors(key):
+    with pytest.raises(ValueError) as raised:
+        decode(map_of(key, key))
+    assert raised.type is TermError and "key" in str(raised.value)
+
+
 def test_map_keys_that_both_become_none_are_term_errors():
     with pytest.raises(TermError, match="equal in Python"):
         decode(b"\x83t" + u32(2) + b"w\3nila\1" + b"w\x09undefineda\2")
