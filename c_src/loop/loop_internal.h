@@ -60,6 +60,7 @@ struct free_list {
 };
 
 typedef struct loop_state {
+  native_loop *first_loop; /* of all that are alive, linked */
   PyTypeObject *handle_type;
   PyTypeObject *timer_handle_type;
   PyTypeObject *loop_type;
@@ -229,6 +230,10 @@ int readers_unset(native_loop *loop, int fd, uint32_t direction);
 PyObject *readers_get(native_loop *loop, int fd, uint32_t direction);
 /* The same, or else the native transport over fd. */
 PyObject *readers_server(native_loop *loop, int fd, uint32_t direction);
+/* True when the loop serves the descriptor in any way. */
+bool readers_serves(native_loop *loop, int fd);
+/* True when a loop of this module serves the descriptor, on whatever thread. */
+bool readers_any_serves(const loop_state *state, int fd);
 
 /* Loop's thread.  Watches fd for a native transport, edge-triggered; done again when
  * the directions change. */
@@ -354,6 +359,7 @@ struct kept_methods {
 
 struct native_loop {
   PyObject_HEAD
+  native_loop *next, *previous; /* of all loops of the module */
   loop_core *core;
   PyObject *module;  /* strong until the end: state is in it */
   loop_state *state; /* at exit the collector clears it, but it stays there */

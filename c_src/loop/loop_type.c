@@ -74,6 +74,26 @@ note_overrides(native_loop *self)
   return time < 0 || call_at < 0 ? -1 : 0;
 }
 
+static void
+link_loop(native_loop *self)
+{
+  self->next = self->state->first_loop;
+  if (self->next != NULL)
+    self->next->previous = self;
+  self->state->first_loop = self;
+}
+
+static void
+unlink_loop(native_loop *self)
+{
+  if (self->previous != NULL)
+    self->previous->next = self->next;
+  else
+    self->state->first_loop = self->next;
+  if (self->next != NULL)
+    self->next->previous = self->previous;
+}
+
 static PyObject *
 loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
@@ -87,6 +107,7 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
     return NULL;
   self->module = Py_NewRef(module);
   self->state = PyModule_GetState(module);
+  link_loop(self);
   self->core = pending_new();
   if (self->core == NULL)
     PyErr_NoMemory();
@@ -151,6 +172,7 @@ loop_dealloc(native_loop *self)
   PyTypeObject *type = Py_TYPE(self);
 
   PyObject_GC_UnTrack(self);
+  unlink_loop(self);
   loop_clear(self);
   Py_CLEAR(self->timers_map);
   PyMem_Free(self->ready.items);

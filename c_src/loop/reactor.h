@@ -70,6 +70,7 @@ struct connection {
   PyObject *error;   /* what connection_lost will be given, or NULL */
   connection *next, *previous;
   struct write_buffer out;
+  unsigned long thread_id; /* of the callback that runs, if any */
   int fd;
   bool reserved;     /* adopted, but not to begin yet: may still be given back */
   bool was_blocking; /* before it was adopted */

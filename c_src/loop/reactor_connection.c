@@ -199,6 +199,7 @@ connection_finish(connection *self)
   self->shut = true;
   if (self->started) {
     self->in_callback = true;
+    self->thread_id = PyThread_get_thread_ident();
     result = PyObject_CallMethodOneArg(protocol, method, error);
     self->in_callback = false;
     if (result == NULL && (rc = connection_report(self, method)) == 0)

@@ -3,11 +3,14 @@
 
 #include <errno.h>
 
+#define READ_MOST (1024 * 1024) /* bytes that one read() gives */
+
 /* The connection; NULL with an exception when there is none, or when this is not its thread. */
 static connection *
 connected(reactor_protocol *self, const char *method)
 {
   connection *served = self->connection;
+  unsigned long thread = PyThread_get_thread_ident();
   native_loop *loop;
 
   if (served == NULL) {
@@ -15,7 +18,9 @@ connected(reactor_protocol *self, const char *method)
     return NULL;
   }
   loop = served->reactor->loop;
-  if (!served->in_callback && loop->running && loop->thread_id != PyThread_get_thread_ident()) {
+  /* A loop that is driven by hand does not run, but calls. */
+  if (served->in_callback ? served->thread_id != thread
+                          : loop->running && loop->thread_id != thread) {
     PyErr_Format(PyExc_RuntimeError, "%s() on another thread than the loop's", method);
     return NULL;
   }
@@ -51,20 +56,24 @@ protocol_write(reactor_protocol *self, PyObject *data)
 static PyObject *
 protocol_read(reactor_protocol *self, PyObject *const *args, Py_ssize_t nargs)
 {
-  connection *served = connected(self, "read");
-  Py_ssize_t size = nargs == 1 ? PyNumber_AsSsize_t(args[0], PyExc_OverflowError) : 65536;
+  connection *served;
+  Py_ssize_t size = 65536;
 
-  if (served == NULL)
-    return NULL;
   if (nargs > 1) {
     PyErr_Format(PyExc_TypeError, "read() takes at most 1 argument (%zd given)", nargs);
     return NULL;
   }
+  /* An __index__ may do anything, and end the connection: it comes first. */
+  if (nargs == 1)
+    size = PyNumber_AsSsize_t(args[0], PyExc_OverflowError);
   if (size < 0) {
     if (!PyErr_Occurred())
       PyErr_SetString(PyExc_ValueError, "read() of a negative size");
     return NULL;
   }
+  served = connected(self, "read");
+  if (served == NULL)
+    return NULL;
   if (served->lost) {
     PyErr_SetString(PyExc_ConnectionError, "read() after the connection's end");
     return NULL;
@@ -89,6 +98,8 @@ protocol_read(reactor_protocol *self, PyObject *const *args, Py_ssize_t nargs)
     }
     return first;
   }
+  if (size > READ_MOST)
+    size = READ_MOST;
   return connection_read(served, size);
 }
 
@@ -206,11 +217,11 @@ static PyMethodDef protocol_methods[] = {
            "connection_lost($self, exc)\n--\n\nThe last call: the connection ended, by the "
            "exception exc or in order (None)."),
     METHOD("write", protocol_write, METH_O,
-           "write($self, data)\n--\n\nSend data, any buffer; never blocks.  Its size: all is "
+           "write($self, data, /)\n--\n\nSend data, any buffer; never blocks.  Its size: all is "
            "taken.  ConnectionError after the end."),
     METHOD("read", protocol_read, METH_FASTCALL,
-           "read($self, n=65536)\n--\n\nReceive at most n bytes now: b'' at the end of the stream, "
-           "None when nothing has come."),
+           "read($self, n=65536, /)\n--\n\nReceive at most n bytes now, and never more than 1 MB: "
+           "b'' at the end of the stream, None when nothing has come."),
     METHOD("close", protocol_close, METH_NOARGS, "Close once all is sent; nothing is read."),
     METHOD("abort", protocol_abort, METH_NOARGS, "Close at once; what is not sent is lost."),
     METHOD("pause_reading", protocol_pause_reading, METH_NOARGS, "Receive nothing for now."),

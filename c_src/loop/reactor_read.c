@@ -69,14 +69,17 @@ reactor_buffer_clear(reactor *self)
 
 /* --- the view ---------------------------------------------------------------------------------- */
 
-/* True when nobody but us can see the view, and it does not remember anything of what it showed. */
+/* True when nobody but us can see the view or its buffer, and it does not remember anything of what it
+ * showed. */
 static bool
-view_is_unshared(PyObject *view)
+view_is_unshared(const reactor *self)
 {
-  PyMemoryViewObject *seen = (PyMemoryViewObject *)view;
+  PyMemoryViewObject *seen = (PyMemoryViewObject *)self->view;
 
-  return Py_REFCNT(view) == 1 && seen->exports == 0 && seen->mbuf->exports == 1 &&
-         seen->hash == -1 && seen->weakreflist == NULL && !(seen->flags & _Py_MEMORYVIEW_RELEASED);
+  /* The view's own reference to the buffer is the other one. */
+  return Py_REFCNT(seen) == 1 && Py_REFCNT(self->buffer) == 2 && seen->exports == 0 &&
+         seen->mbuf->exports == 1 && seen->hash == -1 && seen->weakreflist == NULL &&
+         !(seen->flags & _Py_MEMORYVIEW_RELEASED);
 }
 
 /* A borrowed memoryview of the first n bytes of the buffer. */
@@ -127,7 +130,7 @@ reactor_view_done(reactor *self)
   if (self->view == NULL)
     return;
   shown = (size_t)PyMemoryView_GET_BUFFER(self->view)->len;
-  if (!view_is_unshared(self->view)) {
+  if (!view_is_unshared(self)) {
     self->next_capacity = fitting(self, shown);
     reactor_buffer_clear(self);
   } else if (shown == self->buffer->capacity && shown < self->read_size) {

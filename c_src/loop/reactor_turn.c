@@ -144,9 +144,21 @@ protocol_failed(connection *self, PyObject *method)
   return connection_fail(self);
 }
 
+/* Sends what the callback wrote.  What handlers and finalisers write from here on leaves at once. */
+static int
+end_gather(connection *self, connection *outer)
+{
+  struct gather *gather = &self->reactor->gather;
+  int rc = connection_send_gathered(self);
+
+  gather->owner = outer;
+  return rc;
+}
+
 /* After the callback: does what it returned (NULL: it raised), and sends what it wrote. */
 static int
-end_callback(connection *self, PyObject *result, PyObject *method, enum action by_default)
+end_callback(connection *self, PyObject *result, PyObject *method, enum action by_default,
+             connection *outer)
 {
   enum action action = by_default;
   int rc;
@@ -161,12 +173,12 @@ end_callback(connection *self, PyObject *result, PyObject *method, enum action b
     PyObject *type, *value, *traceback;
 
     PyErr_Fetch(&type, &value, &traceback);
-    if (connection_send_gathered(self) < 0)
+    if (end_gather(self, outer) < 0)
       PyErr_WriteUnraisable((PyObject *)self);
     PyErr_Restore(type, value, traceback);
     rc = protocol_failed(self, method);
   } else {
-    rc = connection_send_gathered(self);
+    rc = end_gather(self, outer);
     if (rc == 0 && !self->lost)
       rc = obey(self, action);
   }
@@ -191,10 +203,10 @@ call_protocol(connection *self, PyObject *method, PyObject *const *args, size_t 
   if (outer == NULL)
     owner->gather.owner = self;
   self->in_callback = true;
+  self->thread_id = PyThread_get_thread_ident();
   result = PyObject_VectorcallMethod(method, stack, 1 + count, NULL);
-  rc = end_callback(self, result, method, by_default);
+  rc = end_callback(self, result, method, by_default, outer);
   self->in_callback = false;
-  owner->gather.owner = outer;
   return rc;
 }
 

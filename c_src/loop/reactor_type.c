@@ -61,8 +61,9 @@ check_limits(reactor *self)
   return 0;
 }
 
+/* A fresh one has been opened for this: what another loop still knows of that number is gone. */
 static int
-check_unused(reactor *self, int fd)
+check_unused(reactor *self, int fd, bool fresh)
 {
   PyObject *key = PyLong_FromLong(fd);
   int used = key == NULL ? -1 : PySet_Contains(self->state->reactor.adopted, key);
@@ -70,8 +71,7 @@ check_unused(reactor *self, int fd)
   Py_XDECREF(key);
   if (used < 0)
     return -1;
-  if (used || readers_server(self->loop, fd, POLLER_READ) != NULL ||
-      readers_get(self->loop, fd, POLLER_WRITE) != NULL)
+  if (used || (fresh ? readers_serves(self->loop, fd) : readers_any_serves(self->state, fd)))
     return refuse(self, "in_use", "the descriptor is served already");
   return 0;
 }
@@ -139,21 +139,35 @@ set_nodelay(int fd)
   (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 }
 
+/* To close a socket that lingers would keep the loop waiting, and all of Python. */
+static void
+set_no_linger(int fd)
+{
+  struct linger linger;
+  socklen_t size = sizeof(linger);
+
+  if (getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &size) < 0 || !linger.l_onoff ||
+      linger.l_linger == 0)
+    return;
+  linger.l_onoff = 0;
+  (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
 /* The reserved connection of fd.  On an error the descriptor is as it was. */
 static connection *
-reserve(reactor *self, int fd, PyObject *info)
+reserve(reactor *self, int fd, bool fresh, PyObject *info)
 {
   PyObject *protocol;
   connection *made = NULL;
   int changed;
 
-  if (check_limits(self) < 0 || check_unused(self, fd) < 0 || check_socket(self, fd) < 0)
+  if (check_limits(self) < 0 || check_unused(self, fd, fresh) < 0 || check_socket(self, fd) < 0)
     return NULL;
   protocol = make_protocol(self);
   if (protocol == NULL)
     return NULL;
   /* The factory may have done anything, and adopted the descriptor too. */
-  if (check_limits(self) == 0 && check_unused(self, fd) == 0)
+  if (check_limits(self) == 0 && check_unused(self, fd, fresh) == 0)
     made = connection_new(self, fd, protocol, info);
   Py_DECREF(protocol);
   if (made == NULL)
@@ -172,6 +186,7 @@ begin(reactor *self, connection *made, PyObject *early)
 {
   self->accepted++;
   set_nodelay(made->fd);
+  set_no_linger(made->fd);
   return connection_begin(made, early != NULL && PyBytes_GET_SIZE(early) > 0 ? early : NULL);
 }
 
@@ -187,7 +202,7 @@ reactor_adopt(reactor *self, PyObject *args, PyObject *kwargs)
       check_state(self) < 0)
     return NULL;
   fd = readers_fileno(self->state, object);
-  made = fd < 0 ? NULL : reserve(self, fd, info);
+  made = fd < 0 ? NULL : reserve(self, fd, false, info);
   if (made == NULL)
     return NULL;
   protocol = Py_NewRef(made->protocol);
@@ -214,11 +229,11 @@ reactor_reserve(reactor *self, PyObject *args)
 {
   PyObject *info;
   connection *made;
-  int fd;
+  int fd, fresh;
 
-  if (!PyArg_ParseTuple(args, "iO:_reserve", &fd, &info) || check_state(self) < 0)
+  if (!PyArg_ParseTuple(args, "ipO:_reserve", &fd, &fresh, &info) || check_state(self) < 0)
     return NULL;
-  made = reserve(self, fd, info);
+  made = reserve(self, fd, fresh, info);
   return made == NULL ? NULL : Py_NewRef(made->protocol);
 }
 
@@ -419,7 +434,8 @@ static PyMethodDef reactor_methods[] = {
            "The descriptor is the reactor's from now on.  On an exception it stays the caller's: "
            "NotAdopted,\nOSError for what the system says of it, or what the factory raised."),
     METHOD("_reserve", reactor_reserve, METH_VARARGS,
-           "As adopt(fd, info), but nothing is done with the descriptor before _begin()."),
+           "_reserve(fd, fresh, info): as adopt(), but nothing is done with the descriptor before "
+           "_begin(); a fresh\none is nobody else's."),
     METHOD(
         "_begin", reactor_begin, METH_VARARGS,
         "_begin(protocol, data): what was reserved is served; data comes first.  Nothing when it "

@@ -11,7 +11,8 @@
 
 /* --- sending ----------------------------------------------------------------------------------- */
 
-/* How much the kernel took, 0 for nothing now; -1 with an OSError set. */
+/* How much the kernel took, 0 for nothing now; or -errno.  Makes no exception, as that may run a finaliser,
+ * which may write. */
 static ssize_t
 send_pieces(connection *self, struct iovec *pieces, size_t count)
 {
@@ -28,10 +29,16 @@ send_pieces(connection *self, struct iovec *pieces, size_t count)
     self->reactor->sent += (uint64_t)n;
     return n;
   }
-  if (errno == EAGAIN || errno == EWOULDBLOCK)
-    return 0;
+  return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -errno;
+}
+
+/* The connection ends by that error, unless it has meanwhile. */
+static int
+send_failed(connection *self, int error)
+{
+  errno = error;
   PyErr_SetFromErrno(PyExc_OSError);
-  return -1;
+  return connection_fail(self);
 }
 
 /* Reading stops while much is unsent and goes on when most of it has left. */
@@ -63,7 +70,7 @@ connection_send_kept(connection *self)
     }
     n = send_pieces(self, pieces, count);
     if (n < 0)
-      return connection_fail(self);
+      return send_failed(self, (int)-n);
     buffer_consume(out, (size_t)n);
     if ((size_t)n < total) {
       self->writable = false;
@@ -96,7 +103,8 @@ keep_piece(connection *self, PyObject *kept, const struct iovec *piece, size_t o
   return rc;
 }
 
-/* Sends pieces as far as the kernel takes them, after what was kept before, and keeps the rest. */
+/* Sends pieces as far as the kernel takes them, after what was kept before, and keeps the rest.  0, the errno
+ * of a call that failed, or -1 with an exception; runs no Python code. */
 static int
 send_or_keep(connection *self, PyObject **kept, struct iovec *pieces, int count, size_t total)
 {
@@ -106,7 +114,7 @@ send_or_keep(connection *self, PyObject **kept, struct iovec *pieces, int count,
     ssize_t n = send_pieces(self, pieces, (size_t)count);
 
     if (n < 0)
-      return connection_fail(self);
+      return (int)-n;
     sent = (size_t)n;
     if (sent == total)
       return 0;
@@ -125,6 +133,16 @@ send_or_keep(connection *self, PyObject **kept, struct iovec *pieces, int count,
 
 /* --- the gather -------------------------------------------------------------------------------- */
 
+/* What holds a piece is a bytes object or a view of ours: to let go of it runs no Python code. */
+static void
+drop_gathered(struct gather *gather)
+{
+  for (int i = 0; i < gather->count; i++)
+    Py_DECREF(gather->kept[i]);
+  gather->count = 0;
+  gather->bytes = 0;
+}
+
 int
 connection_send_gathered(connection *self)
 {
@@ -135,10 +153,12 @@ connection_send_gathered(connection *self)
     return 0;
   if (!self->lost)
     rc = send_or_keep(self, gather->kept, gather->pieces, gather->count, gather->bytes);
-  for (int i = 0; i < gather->count; i++)
-    Py_DECREF(gather->kept[i]);
-  gather->count = 0;
-  gather->bytes = 0;
+  drop_gathered(gather);
+  if (rc > 0) {
+    rc = send_failed(self, rc);
+    /* A finaliser may have written meanwhile: that is lost with the connection. */
+    drop_gathered(gather);
+  }
   return rc;
 }
 
@@ -162,9 +182,11 @@ write_now(connection *self, PyObject *data, const Py_buffer *view)
 {
   struct iovec piece = {.iov_base = view->buf, .iov_len = (size_t)view->len};
 
-  if (send_or_keep(self, &data, &piece, 1, piece.iov_len) < 0)
-    return -1;
-  return connection_schedule(self);
+  int rc = send_or_keep(self, &data, &piece, 1, piece.iov_len);
+
+  if (rc > 0)
+    rc = send_failed(self, rc);
+  return rc < 0 ? -1 : connection_schedule(self);
 }
 
 /* Anything but bytes and views of ours: it may change before it leaves. */

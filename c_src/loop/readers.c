@@ -190,6 +190,23 @@ readers_server(native_loop *loop, int fd, uint32_t direction)
   return object;
 }
 
+bool
+readers_serves(native_loop *loop, int fd)
+{
+  return readers_server(loop, fd, POLLER_READ) != NULL ||
+         readers_get(loop, fd, POLLER_WRITE) != NULL;
+}
+
+bool
+readers_any_serves(const loop_state *state, int fd)
+{
+  for (native_loop *loop = state->first_loop; loop != NULL; loop = loop->next) {
+    if (readers_serves(loop, fd))
+      return true;
+  }
+  return false;
+}
+
 int
 readers_set_transport(native_loop *loop, int fd, PyObject *transport, uint32_t directions)
 {

@@ -141,7 +141,7 @@ class _ErlangReactor(Reactor):
         protocol = None
         try:
             try:
-                protocol = self._reserve(fd, info)
+                protocol = self._reserve(fd, owned, info)
             except NotAdopted as error:
                 return _ERROR, Atom(error.reason)
             except OSError as error:

@@ -1,12 +1,14 @@
 """erlang.reactor in a plain Python: adopted descriptors, the actions, errors, the end."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 import contextvars
 import errno
 import gc
 import os
 import socket
+import struct
 import threading
 import weakref
 
@@ -1074,3 +1076,215 @@ def test_loops_of_several_threads_have_reactors():
     for thread in threads:
         thread.join()
     assert results == [200_000] * 4
+
+
+# ---- what is written late ----
+
+
+def test_a_finaliser_may_write_while_sending_fails():
+    class Cycle:
+        def __init__(self, protocol):
+            self.protocol, self.me = protocol, self
+
+        def __del__(self):
+            for _ in range(60):
+                with contextlib.suppress(ConnectionError):
+                    self.protocol.write(b"late")
+            finalised.append(self.protocol)
+
+    class Writer(Recorder):
+        def data_received(self, data):
+            broken.sock.close()
+            for n in range(15):
+                self.write(b"%d" % n)
+            for _ in range(5):
+                Cycle(self)
+            gc.set_threshold(1)
+            gc.enable()
+            self.write(b"the last that is gathered")
+            gc.disable()
+
+    async def main():
+        nonlocal broken
+        async with serving(Writer) as (served, connect):
+            limits = served.info()
+            for _ in range(3):
+                protocol, broken = connect()
+                await broken.send(b"go")
+                assert isinstance(await protocol.ended, ConnectionError)
+            info = served.info()
+            assert (info["read_size"], info["write_limit"]) == (
+                limits["read_size"],
+                limits["write_limit"],
+            )
+
+    broken, finalised, threshold = None, [], gc.get_threshold()
+    gc.collect()
+    gc.disable()
+    try:
+        assert run(main) == []
+    finally:
+        gc.set_threshold(*threshold)
+        gc.enable()
+    gc.collect()
+    assert finalised
+
+
+def test_what_an_exception_handler_writes_goes_to_its_connection():
+    """And to no other one, whose callback comes next."""
+
+    async def main():
+        async with serving() as (_, connect):
+            asyncio.get_running_loop().set_exception_handler(
+                lambda loop, context: context["protocol"].write(b"sorry")
+            )
+            raising, peer = connect()
+            _, other_peer = connect()
+            raising.answers = {b"raise": lambda self: 1 / 0}
+            await peer.send(b"raise")
+            assert await peer.receive_to_the_end() == b"sorry"
+            await raising.ended
+            assert await other_peer.ask(b"hello") == b"hello"
+
+    run(main)
+
+
+# ---- other threads, loops and sockets ----
+
+
+def test_a_descriptor_of_another_loop_is_refused():
+    def other(sock):
+        async def serve():
+            loop = asyncio.get_running_loop()
+            done = asyncio.Event()
+            transport, _ = await loop.create_connection(asyncio.Protocol, sock=sock)
+            loop.add_reader(watched, lambda: None)
+            begun.set_result((loop, done))
+            await done.wait()
+            loop.remove_reader(watched)
+            transport.close()
+
+        erlang.run(serve())
+
+    async def main():
+        async with serving() as (served, _):
+            loop, done = await asyncio.wrap_future(begun)
+            for fd in served_there.fileno(), watched.fileno():
+                with pytest.raises(reactor.NotAdopted) as refused:
+                    served.adopt(fd)
+                assert refused.value.reason == "in_use"
+            loop.call_soon_threadsafe(done.set)
+            await asyncio.to_thread(thread.join)
+            served.adopt(watched)
+
+    begun = concurrent.futures.Future()
+    watched, watched_peer = socket.socketpair()
+    served_there, peer = socket.socketpair()
+    served_there.setblocking(False)
+    thread = threading.Thread(target=other, args=(served_there,))
+    thread.start()
+    with watched_peer, peer:
+        run(main)
+
+
+def test_a_callback_does_not_let_other_threads_in():
+    def refused(self):
+        def use():
+            for method in (lambda: self.write(b"x"), self.read, self.close):
+                with pytest.raises(RuntimeError, match="another thread"):
+                    method()
+            told.append(True)
+
+        thread = threading.Thread(target=use)
+        thread.start()
+        thread.join()
+        self.write(b"end")
+
+    async def main():
+        async with serving() as (_, connect):
+            protocol, peer = connect()
+            protocol.answers = {b"use": refused}
+            assert await peer.ask(b"use") == b"end"
+
+    told = []
+    run(main)
+    assert told == [True]
+
+
+def test_an_index_may_end_the_connection():
+    class Index:
+        def __index__(self):
+            protocol.abort()
+            loop.run_until_complete(protocol.ended)
+            return 10
+
+    async def begin():
+        protocol = served.adopt(theirs)
+        await asyncio.sleep(0)
+        return protocol
+
+    with contextlib.closing(erlang.new_event_loop()) as loop:
+        ours, theirs = socket.socketpair()
+        with ours:
+            served = reactor.Reactor(loop, Recorder)
+            protocol = loop.run_until_complete(begin())
+            with pytest.raises(ConnectionError):
+                protocol.read(Index())
+
+
+def test_read_of_any_size_gives_what_is_there():
+    async def main():
+        async with serving(read_size=10) as (_, connect):
+            protocol, peer = connect()
+            protocol.answers = {b"0123456789": lambda self: self.write(self.read(10**15)) and None}
+            await peer.send(b"0123456789abcdefghijkl")
+            assert await peer.receive(12) == b"abcdefghijkl"
+
+    assert run(main) == []
+
+
+def test_the_object_of_a_view_keeps_its_data():
+    def keep(self):
+        kept.append(self.view.obj)
+        self.write(b"kept")
+
+    class Viewed(Recorder):
+        def data_received(self, data):
+            self.view = data
+            result = super().data_received(data)
+            self.view = None
+            return result
+
+    async def main():
+        async with serving(Viewed) as (_, connect):
+            protocol, peer = connect()
+            protocol.answers = {b"first": keep, b"SECOND": keep}
+            for piece in b"first", b"SECOND":
+                await peer.send(piece)
+                assert await peer.receive(4) == b"kept"
+            assert await peer.ask(b"served") == b"served"
+
+    kept = []
+    run(main)
+    assert [bytes(memoryview(buffer)) for buffer in kept] == [b"first", b"SECOND"]
+
+
+def test_a_connection_does_not_linger():
+    async def main():
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            peer = socket.create_connection(server.getsockname())
+            sock, _ = server.accept()
+        for seconds, left in (5, (0, 0)), (0, (1, 0)):
+            copy = sock.dup()
+            copy.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, seconds))
+            served = reactor.Reactor(loop, Recorder)
+            protocol = served.adopt(copy)
+            option = sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)
+            assert (struct.unpack("ii", option)[0] != 0) == (left[0] != 0)
+            protocol.close()
+            await protocol.ended
+        peer.close()
+        sock.close()
+
+    run(main)
