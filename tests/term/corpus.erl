@@ -2,25 +2,82 @@
 %% the codec is checked against the emulator itself.  Both are records of <<Index:32, Size:32, Ext>>.
 -module(corpus).
 
--export([run/2]).
+-export([run/3, echo/0]).
 
-%% Writes every term in both minor versions and compressed to the file Out, prints "written" and
-%% waits for a line, as pids, references and funs are the same ones in this process only.  Then
-%% prints for each record of the file In its index and whether it is exactly the term written.
-run(Out, In) ->
-    Terms = terms(),
-    Options = [[{minor_version, 1}], [{minor_version, 2}], [compressed]],
+%% Writes every term in each form that the emulator has to the file Out, prints "written" and waits for
+%% a line, as pids, references and funs are the same ones in this process only.  Then prints for each
+%% record of the file In its index and whether it is exactly the term written.  The terms are those
+%% listed below, or 300 that are made up from a seed.
+run(Out, In, Seed) ->
+    Terms = case Seed of
+        none -> terms();
+        _ -> rand:seed(exsss, Seed), [made_up(rand:uniform(5) - 1) || _ <- lists:seq(1, 300)]
+    end,
     Records = [
         [<<Index:32, (byte_size(Ext)):32>>, Ext]
      || {Index, Term} <- lists:enumerate(Terms),
-        Option <- Options,
-        Ext <- [term_to_binary(Term, Option)]
+        Ext <- lists:usort(forms(Term))
     ],
     ok = file:write_file(Out, Records),
     io:format("written~n"),
     io:get_line(""),
     {ok, Answers} = file:read_file(In),
     answer(list_to_tuple(Terms), Answers).
+
+forms(Term) ->
+    Options = [[{minor_version, 0}], [{minor_version, 1}], [{minor_version, 2}], [deterministic],
+               [compressed], [{compressed, 9}, {minor_version, 2}]],
+    [iolist_to_binary(term_to_iovec(Term)) | [term_to_binary(Term, O) || O <- Options]].
+
+%% For each packet that comes, the same term as the emulator itself encodes it.
+echo() ->
+    Port = open_port({fd, 0, 1}, [binary, {packet, 4}, eof]),
+    echo(Port).
+
+echo(Port) ->
+    receive
+        {Port, {data, Ext}} ->
+            port_command(Port, term_to_binary(binary_to_term(Ext), [{minor_version, 2}])),
+            echo(Port);
+        {Port, eof} ->
+            ok
+    end.
+
+%% Floats have 20 digits in the oldest form, which are enough for those that are here.
+made_up(0) ->
+    case rand:uniform(14) of
+        1 -> rand:uniform(1000) - 500;
+        2 -> (rand:uniform(3) - 2) * rand:uniform(1 bsl rand:uniform(70));
+        3 -> (rand:uniform(3) - 2) * rand:uniform(1 bsl rand:uniform(5000));
+        4 -> (rand:uniform(2000) - 1000) / (1 bsl (rand:uniform(20)));
+        5 -> element(rand:uniform(6), {true, false, none, atom, '', nil});
+        6 -> list_to_atom([element(rand:uniform(4), {$a, 16#e5, 16#42, 16#1f40d}) || _ <- lists:seq(1, 4)]);
+        7 -> rand:bytes(rand:uniform(300) - 1);
+        8 -> Bits = rand:uniform(100), <<(rand:uniform(1 bsl Bits) - 1):Bits>>;
+        9 -> lists:nth(rand:uniform(3), [self(), hd(processes()), spawn(fun() -> ok end)]);
+        10 -> make_ref();
+        11 -> hd(erlang:ports());
+        12 -> element(rand:uniform(2), {fun lists:map/2, fun unknown:unknown/255});
+        13 -> Held = made_up(0), fun() -> {Held, self()} end;
+        14 -> [rand:uniform(256) - 1 || _ <- lists:seq(1, rand:uniform(50) - 1)]
+    end;
+made_up(Depth) ->
+    Some = fun() -> [made_up(rand:uniform(Depth) - 1) || _ <- lists:seq(2, rand:uniform(5))] end,
+    case rand:uniform(6) of
+        1 -> made_up(0);
+        2 -> Some();
+        3 -> list_to_tuple(Some());
+        4 -> maps:from_list([{key(N), made_up(Depth - 1)} || N <- lists:seq(2, rand:uniform(width(Depth)))]);
+        5 -> [made_up(0), made_up(0) | made_up(0)];
+        6 -> list_to_tuple(lists:duplicate(250 + rand:uniform(10), made_up(0)))
+    end.
+
+%% The wider the shallower, so that a term has no more than some hundred parts.
+width(1) -> 40;
+width(_) -> 5.
+
+%% No two that Python takes for one.
+key(N) -> element(1 + N rem 4, {N, <<N>>, {k, N / 2}, list_to_atom([$k, N])}).
 
 answer(Terms, <<Index:32, Size:32, Ext:Size/binary, Rest/binary>>) ->
     io:format("~b ~ts~n", [Index, verdict(as_python_keeps_it(element(Index, Terms)), Ext)]),

@@ -55,8 +55,10 @@ def exactly(a, b):
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(exactly, a, b))
     if isinstance(a, dict):
+        keys = {key: key for key in a}
         return len(a) == len(b) and all(
-            exactly(*keys) and exactly(a[keys[0]], b[keys[1]]) for keys in zip(a, b, strict=True)
+            key in keys and exactly(keys[key], key) and exactly(a[key], value)
+            for key, value in b.items()
         )
     if isinstance(a, ImproperList):
         return exactly(a.elements, b.elements) and exactly(a.tail, b.tail)
