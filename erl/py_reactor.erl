@@ -62,7 +62,7 @@ start_link(Options) ->
 %%
 %% After an error everything is as it was: socket or descriptor are the caller's, open, with all data.
 %%
-%% The process must own the socket. Nothing is done twice: where the caller dies meanwhile, the
+%% The process must own the socket, and no other one may be receiving from it. Nothing is done twice: where the caller dies meanwhile, the
 %% connection is either the reactor's or closed with its socket.
 -spec handoff(reactor(), handed(), Info :: term()) -> ok | {error, reason()}.
 handoff(Reactor, Handed, Info) ->

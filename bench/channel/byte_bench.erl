@@ -1,7 +1,7 @@
 %% The Erlang side of bench/channel for byte channels.  Nanoseconds everywhere.
 -module(byte_bench).
 
--export([measures/1, send_alone/3, receive_while_sending/3, receive_queued/3, to_erlang/2]).
+-export([measures/1, send_alone/3, receive_while_sending/3, receive_queued/3, to_erlang/2, echo/3]).
 
 -import(channel_bench, [in_process/1, elapsed/1, mean/1, result/1]).
 
@@ -14,7 +14,7 @@
 measures(Count) ->
     [{byte_send, ["bytes: send/2 alone, ", text(Size), ", ", atom_to_list(Kind), " binary, ",
                   integer_to_list(Count(N)), " queued"], rate, none,
-      case Asked of pin -> {pin, Kind}; _ -> Asked end,
+      case Asked of pin -> {pin, Kind, Size}; _ -> Asked end,
       fun() -> send_alone(Size, Count(N), Kind) end}
      || {Size, N, Asked} <- [{64, 1000000, 3.0}, {1024, 1000, 2.5}, {1024, 1000000, 2.5},
                              {16384, 100000, pin}, {1048576, 1000, pin}],
@@ -28,7 +28,13 @@ measures(Count) ->
      || Size <- [16384, 1048576]] ++
     [{byte_to_erlang, ["bytes: send_bytes on a thread -> recv/1, ", text(Size)], rate, none, Asked,
       fun() -> to_erlang(Size, Count(N)) end}
-     || {Size, N, Asked} <- [{64, 200000, 1.0}, {1024, 200000, 0.8}, {16384, 50000, 0.4}]].
+     || {Size, N, Asked} <- [{64, 200000, 1.0}, {1024, 200000, 0.8}, {16384, 50000, 0.4}]] ++
+    [{byte_echo, ["bytes: echo ", Name, ", 16 under way, ", text(Size)], rate, none, none,
+      fun() -> echo(Server, Size, Count(N)) end}
+     || {Size, N} <- [{64, 50000}, {1024, 50000}, {16384, 20000}],
+        {Server, Name} <- [{echo_iterator, "by async for and async_send_bytes"},
+                           {echo_transport, "by a Protocol on a byte channel"},
+                           {echo_socket, "by the same Protocol on a TCP connection"}]].
 
 text(Bytes) when Bytes < 1024 -> integer_to_list(Bytes) ++ " B";
 text(Bytes) when Bytes < 1048576 -> integer_to_list(Bytes div 1024) ++ " KB";
@@ -98,6 +104,43 @@ to_erlang(Size, Count) ->
         none = result(Sending),
         Elapsed
     end).
+
+%% Nanoseconds from a chunk to its return, of 16 that are under way.
+echo(echo_socket, Size, Count) ->
+    in_process(fun() ->
+        {ok, Listener} = gen_tcp:listen(0, [binary, {active, false}, {nodelay, true},
+                                            {ip, {127, 0, 0, 1}}]),
+        {ok, Port} = inet:port(Listener),
+        Server = start(echo_socket, [Port]),
+        {ok, Socket} = gen_tcp:accept(Listener),
+        Elapsed = exchange(fun(Chunk) -> gen_tcp:send(Socket, Chunk) end,
+                           fun() -> gen_tcp:recv(Socket, Size) end, Size, Count),
+        ok = gen_tcp:close(Socket),
+        none = result(Server),
+        Elapsed
+    end);
+echo(Function, Size, Count) ->
+    in_process(fun() ->
+        {ok, Channel} = py_byte_channel:new(),
+        Server = start(Function, [Channel]),
+        Elapsed = exchange(fun(Chunk) -> py_byte_channel:send(Channel, Chunk) end,
+                           fun() -> py_byte_channel:recv(Channel) end, Size, Count),
+        ok = py_byte_channel:close(Channel, write),
+        none = result(Server),
+        Elapsed
+    end).
+
+exchange(Send, Receive, Size, Count) ->
+    Chunk = binary:copy(<<"x">>, Size),
+    Turn = fun() -> {ok, _} = Receive(), ok = Send(Chunk) end,
+    [ok = Send(Chunk) || _ <- lists:seq(1, 16)],
+    [Turn() || _ <- lists:seq(1, 1000)],
+    Elapsed = elapsed(fun() -> repeat(Turn, Count) end),
+    [{ok, _} = Receive() || _ <- lists:seq(1, 16)],
+    Elapsed / Count.
+
+repeat(_, 0) -> ok;
+repeat(Function, N) -> Function(), repeat(Function, N - 1).
 
 start(Function, Args) ->
     spawn_monitor(fun() -> exit({result, py:call(byte_consumers, Function, Args)}) end).

@@ -1,5 +1,6 @@
 """The Python side of bench/channel for byte channels."""
 
+import asyncio
 import gc
 import time
 
@@ -53,3 +54,43 @@ def drain_views(ref):
 
 def send_thread(ref, size, count):
     _without_gc(_send, ByteChannel(ref), b"x" * size, count)
+
+
+class _Echo(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+        self.ended = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data):
+        self.transport.write(data)
+
+    def connection_lost(self, exc):
+        self.ended.set_result(None)
+
+
+async def _echo_on_channel(ref):
+    _, protocol = await erlang.connect_byte_channel(_Echo, ref)
+    await protocol.ended
+
+
+async def _echo_on_socket(port):
+    loop = asyncio.get_running_loop()
+    _, protocol = await loop.create_connection(_Echo, "127.0.0.1", port)
+    await protocol.ended
+
+
+async def _echo_chunks(channel):
+    async for chunk in channel:
+        await channel.async_send_bytes(chunk)
+
+
+def echo_transport(ref):
+    _without_gc(erlang.run, _echo_on_channel(ref))
+
+
+def echo_socket(port):
+    _without_gc(erlang.run, _echo_on_socket(port))
+
+
+def echo_iterator(ref):
+    _without_gc(erlang.run, _echo_chunks(ByteChannel(ref)))

@@ -28,8 +28,10 @@ floors(Rounds) ->
     Trips = lists:sort(ping_pong(Rounds)),
     {ok, Queue} = py:call(channel_consumers, asyncio_queue, [50000]),
     #{empty => per_call(fun() -> repeat_nothing(100000, term) end, 100000),
-      {pin, same} => pin_alone(same, 16384, 100000),
-      {pin, fresh} => pin_alone(fresh, 16384, 100000),
+      {pin, same, 16384} => pin_alone(same, 16384, 100000),
+      {pin, fresh, 16384} => pin_alone(fresh, 16384, 100000),
+      {pin, same, 1048576} => pin_alone(same, 1048576, 1000),
+      {pin, fresh, 1048576} => pin_alone(fresh, 1048576, 1000),
       fresh_memory => fresh_memory(),
       {copy, 64} => copy(64, 100000),
       {copy, 1024} => copy(1024, 100000),
@@ -51,12 +53,13 @@ repeat_nothing(N, Term) -> nothing(Term), repeat_nothing(N - 1, Term).
 %% As send_alone, with the floor in the place of send/2.
 pin_alone(Kind, Size, Count) ->
     in_process(fun() ->
+        Chunk = max(1, min(?CHUNK, 100000000 div Size)),
         Times = [begin
-                     Binaries = binaries(Kind, Size),
+                     Binaries = binaries(Kind, Size, Chunk),
                      elapsed(fun() -> pin_all(Binaries) end)
-                 end || _ <- lists:seq(1, Count div ?CHUNK)],
+                 end || _ <- lists:seq(1, Count div Chunk)],
         ok = unpin(),
-        mean(Times) / ?CHUNK
+        mean(Times) / Chunk
     end).
 
 pin_all([]) -> ok;
@@ -94,15 +97,15 @@ send_alone(Size, Count, Kind) ->
         {ok, Channel} = py_channel:new(),
         Chunks = Count div ?CHUNK,
         Times = [begin
-                     Binaries = binaries(Kind, Size),
+                     Binaries = binaries(Kind, Size, ?CHUNK),
                      elapsed(fun() -> send_all(Channel, Binaries) end)
                  end || _ <- lists:seq(1, Chunks)],
         Last = lists:nthtail(Chunks - max(1, Chunks div 10), Times),
         {mean(Times) / ?CHUNK, mean(Last) / ?CHUNK}
     end).
 
-binaries(fresh, Size) -> [binary:copy(<<"x">>, Size) || _ <- lists:seq(1, ?CHUNK)];
-binaries(same, Size) -> lists:duplicate(?CHUNK, binary:copy(<<"x">>, Size)).
+binaries(fresh, Size, Count) -> [binary:copy(<<"x">>, Size) || _ <- lists:seq(1, Count)];
+binaries(same, Size, Count) -> lists:duplicate(Count, binary:copy(<<"x">>, Size)).
 
 send_all(_, []) -> ok;
 send_all(Channel, [Binary | Rest]) ->

@@ -77,7 +77,7 @@ measures(#{scale := Scale}) ->
     Count = fun(N) -> max(1000, N * Scale div 100 div 1000 * 1000) end,
     [{send, ["send/2 alone, ", text(Size), ", ", atom_to_list(Kind), " binary, ",
              integer_to_list(Count(N)), " queued"], rate, Today,
-      case Asked of pin -> {pin, Kind}; _ -> Asked end,
+      case Asked of pin -> {pin, Kind, Size}; _ -> Asked end,
       fun() -> channel_bench:send_alone(Size, Count(N), Kind) end}
      || {Size, N, Today, Asked} <- [{64, 1000000, 0.9, 3.0}, {1024, 1000, 0.7, 2.5},
                                     {1024, 1000000, 0.7, 2.5}, {16384, 100000, 0.2, pin}],
@@ -142,8 +142,10 @@ report(Measures, Rounds) ->
               [length(Rounds)]),
     [io:format("| ~s | ~.1f |~n", [Name, float(Floor(Key))])
      || {Name, Key} <- [{"an empty NIF call", empty},
-                        {"NIF call + pin of 16 KB, one binary", {pin, same}},
-                        {"NIF call + pin of 16 KB, fresh binaries", {pin, fresh}},
+                        {"NIF call + pin of 16 KB, one binary", {pin, same, 16384}},
+                        {"NIF call + pin of 16 KB, fresh binaries", {pin, fresh, 16384}},
+                        {"NIF call + pin of 1 MB, one binary", {pin, same, 1048576}},
+                        {"NIF call + pin of 1 MB, fresh binaries", {pin, fresh, 1048576}},
                         {"writing 1 KB of memory that is new to the process", fresh_memory},
                         {"memcpy of 64 B", {copy, 64}}, {"memcpy of 1 KB", {copy, 1024}},
                         {"memcpy of 16 KB", {copy, 16384}}, {"memcpy of 1 MB", {copy, 1048576}},
@@ -180,7 +182,7 @@ line({_, Label, trip, {P50, P99}, trip, _}, Results, Floor) ->
 
 rate_line(Label, Today, Asked, Times, Extra, Floor) ->
     Mark = case Asked of
-        {pin, _} -> 1000 / (1.2 * Floor(Asked));
+        {pin, _, _} -> 1000 / (1.2 * Floor(Asked));
         {copy, _} -> 0.8 * 1000 / Floor(Asked);
         none -> none;
         _ -> Asked

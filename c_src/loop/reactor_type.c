@@ -201,6 +201,11 @@ reactor_adopt(reactor *self, PyObject *args, PyObject *kwargs)
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OS:adopt", keywords, &object, &info, &early) ||
       check_state(self) < 0)
     return NULL;
+  /* It would be served in plain text. */
+  result = PyObject_CallOneArg(self->state->check_ssl, object);
+  if (result == NULL)
+    return NULL;
+  Py_DECREF(result);
   fd = readers_fileno(self->state, object);
   made = fd < 0 ? NULL : reserve(self, fd, false, info);
   if (made == NULL)

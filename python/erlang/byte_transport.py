@@ -35,7 +35,8 @@ class ByteChannelTransport(transports._FlowControlMixin, transports.Transport):
         self._conn_lost = 0
         self._paused = False
         self._resumed = None  # a future that the reader waits for while it is paused
-        self._delivering = False
+        self._waiting = False  # in the channel, for a chunk
+        self._interrupted = False  # that wait is over
         self._reader = self._writer = None
         self.set_protocol(protocol)
         loop.call_soon(self._start, waiter)
@@ -74,6 +75,10 @@ class ByteChannelTransport(transports._FlowControlMixin, transports.Transport):
     def pause_reading(self):
         if self.is_reading():
             self._paused = True
+            if self._waiting and not self._interrupted:
+                # Whoever pauses may go on with the channel itself.
+                self._interrupted = True
+                self._reader.cancel()
 
     def resume_reading(self):
         if not self._closing and self._paused:
@@ -93,24 +98,12 @@ class ByteChannelTransport(transports._FlowControlMixin, transports.Transport):
     async def _read(self):
         """The reader's task: gives the protocol what comes, until the end."""
         try:
-            await self._until_resumed()
-            async for chunk in self._channel:
+            while not self._closing:
                 if self._paused:
                     await self._until_resumed()
-                if self._closing:
+                elif await self._receive():
+                    self._end_of_stream()
                     return
-                if not chunk:
-                    continue
-                if self._buffered_protocol:
-                    await self._fill_buffers(memoryview(chunk))
-                    continue
-                self._delivering = True
-                self._protocol.data_received(chunk)
-                self._delivering = False
-            if self._paused:
-                await self._until_resumed()
-            if not self._closing:
-                self._end_of_stream()
         except asyncio.CancelledError:
             # By whoever cancels all tasks of a loop; what has come in stays in the channel.
             if not self._closing:
@@ -119,8 +112,30 @@ class ByteChannelTransport(transports._FlowControlMixin, transports.Transport):
             raise
         except BaseException as error:
             self._fatal_error(error, "Fatal error: protocol failed on what was received.")
+
+    async def _receive(self):
+        """Give the protocol what comes until it pauses: True at the end of the stream."""
+        self._waiting = True
+        try:
+            async for chunk in self._channel:
+                self._waiting = False
+                if self._buffered_protocol:
+                    await self._fill_buffers(memoryview(chunk))
+                elif chunk:
+                    self._protocol.data_received(chunk)
+                if self._paused or self._closing:
+                    return False
+                self._waiting = True
+            return True
+        except asyncio.CancelledError:
+            if not self._interrupted:
+                raise
+            self._interrupted = False
+            if asyncio.current_task().uncancel():
+                raise
+            return False
         finally:
-            self._delivering = False
+            self._waiting = False
 
     async def _fill_buffers(self, rest):
         while rest and not self._closing:
@@ -133,20 +148,17 @@ class ByteChannelTransport(transports._FlowControlMixin, transports.Transport):
                 raise RuntimeError("get_buffer() returned an empty buffer")
             buffer[:size] = rest[:size]
             rest = rest[size:]
-            self._delivering = True
             self._protocol.buffer_updated(size)
-            self._delivering = False
             if self._paused:
                 await self._until_resumed()
 
     def _end_of_stream(self):
-        self._delivering = True
         if not self._protocol.eof_received():
             self.close()
 
     def _stop_reading(self):
         self._wake_reader()
-        if self._reader is not None and not self._delivering:
+        if self._waiting:
             self._reader.cancel()
 
     # --- writing ------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import errno
 import gc
 import os
 import socket
+import ssl
 import struct
 import threading
 import weakref
@@ -1267,6 +1268,23 @@ def test_the_object_of_a_view_keeps_its_data():
     kept = []
     run(main)
     assert [bytes(memoryview(buffer)) for buffer in kept] == [b"first", b"SECOND"]
+
+
+def test_a_tls_socket_is_refused():
+    async def main():
+        ours, theirs = socket.socketpair()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        wrapped = context.wrap_socket(
+            theirs, server_hostname="localhost", do_handshake_on_connect=False
+        )
+        async with serving() as (served, _):
+            with pytest.raises(TypeError, match="SSLSocket"):
+                served.adopt(wrapped)
+        assert wrapped.fileno() >= 0
+        wrapped.close()
+        ours.close()
+
+    run(main)
 
 
 def test_a_connection_does_not_linger():

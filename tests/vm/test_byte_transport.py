@@ -149,6 +149,49 @@ def test_pausing_and_resuming(run):
     run(main())
 
 
+def test_a_paused_transport_leaves_the_channel_alone(run):
+    """Whoever pauses may go on with the channel itself, and nothing is lost by an end meanwhile."""
+
+    async def main():
+        ref = driver.new_byte_channel()
+        channel = ByteChannel(ref)
+        transport, protocol = await connect(ref)
+        await asyncio.sleep(0.01)  # it waits in the channel
+        transport.pause_reading()
+        driver.call("channel_driver", "send_chunks", ref, [b"1", b"2", b"3"])
+        assert await channel.async_receive_bytes(timeout=10) == b"1"
+        transport.resume_reading()
+        await protocol.until(lambda p: p.data == b"23")
+        transport.pause_reading()
+        transport.resume_reading()
+        driver.call("channel_driver", "send_chunks", ref, [b"4"])
+        await protocol.until(lambda p: p.data == b"234")
+        transport.pause_reading()
+        driver.call("channel_driver", "send_chunks", ref, [b"5", b"6"])
+        await asyncio.sleep(0.01)
+        transport.close()
+        assert await protocol.lost is None
+        assert [chunk async for chunk in channel] == [b"5", b"6"]
+
+    run(main())
+
+
+def test_a_paused_reader_that_is_cancelled_loses_nothing(run):
+    async def main():
+        ref = driver.new_byte_channel()
+        transport, protocol = await connect(ref)
+        await asyncio.sleep(0.01)
+        transport.pause_reading()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        driver.call("channel_driver", "send_chunks", ref, [b"1", b"2"])
+        assert await protocol.lost is None
+        assert protocol.data == b""
+        assert [chunk async for chunk in ByteChannel(ref)] == [b"1", b"2"]
+
+    run(main())
+
+
 def test_a_protocol_that_pauses_is_given_one_piece_at_a_time(run):
     ref = driver.new_byte_channel()
     chunks = [b"%d" % n for n in range(100)]
