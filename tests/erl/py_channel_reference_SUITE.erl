@@ -137,11 +137,11 @@ python() ->
     "    # Non-blocking receive\n"
     "    data = ch.try_receive_bytes() # Returns None if empty\n"
     "    process_chunk(data)\n"
-    "    # Send bytes back\n"
-    "    ch.send_bytes(b'response data')\n"
     "    # Iterate over bytes\n"
     "    for chunk in ch:\n"
     "        process_chunk(chunk)\n"
+    "    # Send bytes back\n"
+    "    ch.send_bytes(b'response data')\n"
     "    # Close when done\n"
     "    ch.close()\n"
     "\n"
@@ -150,7 +150,6 @@ python() ->
     "    with ByteChannel(channel_ref) as ch:\n"
     "        for chunk in ch:\n"
     "            process_chunk(chunk)\n"
-    "            break\n"
     "    # channel automatically closed\n"
     "\n"
     "async def process_bytes_async(channel_ref):\n"
@@ -317,9 +316,11 @@ raw_bytes_in_python(_Config) ->
     {ok, Ch} = py_byte_channel:new(),
     Python = start(process_bytes, [Ch]),
     ok = py_byte_channel:send(Ch, <<"first">>),
-    {ok, <<"response data">>} = py_byte_channel:recv(Ch),
+    wait_until(fun() -> maps:get(waiters, py_byte_channel:info(Ch)) =:= 1 end),
     ok = py_byte_channel:send(Ch, <<"second">>),
     ok = py_byte_channel:close(Ch, write),
+    {ok, <<"response data">>} = py_byte_channel:recv(Ch),
+    {error, closed} = py_byte_channel:recv(Ch),
     {ok, none} = result(Python),
     #{to_erlang := #{closed := true}} = py_byte_channel:info(Ch),
     {ok, [<<"first">>, none, <<"second">>]} = py:call(?PYTHON, take_chunks, []).
@@ -327,8 +328,10 @@ raw_bytes_in_python(_Config) ->
 raw_bytes_in_a_context_manager(_Config) ->
     {ok, Ch} = py_byte_channel:new(),
     ok = py_byte_channel:send(Ch, <<"first">>),
+    ok = py_byte_channel:close(Ch, write),
     {ok, none} = py:call(?PYTHON, process_bytes_with, [Ch]),
-    {error, closed} = py_byte_channel:send(Ch, <<"second">>),
+    {error, closed} = py_byte_channel:recv(Ch),
+    #{to_erlang := #{closed := true}} = py_byte_channel:info(Ch),
     {ok, [<<"first">>]} = py:call(?PYTHON, take_chunks, []).
 
 raw_bytes_in_a_coroutine(_Config) ->
