@@ -12,6 +12,7 @@
 /* What one call of nif_channel_send_many does at most. */
 #define MANY_MAX_BYTES 65536
 #define MANY_MAX_MESSAGES 500
+#define MANY_MAX_NS 300000
 
 ERL_NIF_TERM
 channel_make_result(ErlNifEnv *env, int result)
@@ -91,6 +92,20 @@ encode(ErlNifEnv *env, const channel_handle *h, ERL_NIF_TERM term, nif_encoding 
   return *attachment == NULL ? -1 : 1;
 }
 
+/* Of a millisecond's slice. */
+#define PERCENT_NS 10000
+
+/* Has the process give way the sooner that encoded for so long: a call alone counts as nothing.  What costs
+ * less than a percent is left to that. */
+static void
+charge(ErlNifEnv *env, unsigned nanoseconds)
+{
+  if (nanoseconds >= PERCENT_NS) {
+    unsigned percent = nanoseconds / PERCENT_NS;
+    enif_consume_timeslice(env, percent > 100 ? 100 : (int)percent);
+  }
+}
+
 ERL_NIF_TERM
 nif_channel_send(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 { /* (Channel, Term, Node[, Ref]) */
@@ -102,6 +117,7 @@ nif_channel_send(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     return enif_make_badarg(env);
   }
   int encoded = encode(env, h, argv[1], &encoding, &attachment);
+  charge(env, encoding.cost);
   if (encoded == 0) {
     return channel_atoms.declined;
   }
@@ -156,15 +172,16 @@ nif_channel_send_many(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
   ERL_NIF_TERM head, next, list = argv[1];
   ERL_NIF_TERM answer = channel_atoms.more;
   size_t bytes = 0;
-  unsigned sent = 0;
+  unsigned sent = 0, cost = 0;
   (void)argc;
   if (h == NULL || !(enif_is_list(env, list))) {
     return enif_make_badarg(env);
   }
-  while (bytes < MANY_MAX_BYTES && sent < MANY_MAX_MESSAGES &&
+  while (bytes < MANY_MAX_BYTES && sent < MANY_MAX_MESSAGES && cost < MANY_MAX_NS &&
          enif_get_list_cell(env, list, &head, &next)) {
     message_attachment *attachment;
     int encoded = encode(env, h, head, &encoding, &attachment);
+    cost += encoding.cost;
     if (encoded == 0) {
       answer = channel_atoms.declined;
       break;
@@ -179,8 +196,8 @@ nif_channel_send_many(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
     sent++;
     list = next;
   }
-  /* In parts of a millisecond, by estimate: the caller goes on with the rest at once. */
-  enif_consume_timeslice(env, 1 + (int)(sent / 50 + bytes / 8192));
+  /* By estimate: the caller goes on with the rest at once. */
+  charge(env, PERCENT_NS + 200 * sent + (unsigned)bytes + cost);
   return enif_make_tuple3(env, answer, enif_make_uint(env, sent), list);
 }
 

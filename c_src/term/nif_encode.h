@@ -12,7 +12,8 @@ typedef struct nif_encoding {
   ERL_NIF_TERM node; /* what node() gives now, by which encoded pids are remembered; 0: none are */
   uint8_t *data;     /* the caller's scratch, at most 4 KB used */
   size_t capacity;
-  size_t size; /* written, version byte included */
+  size_t size;   /* written, version byte included */
+  unsigned cost; /* about how many nanoseconds it took; also of a term that was declined */
   unsigned handle_count;
   void *handles
       [NIF_ENCODE_MAX_HANDLES]; /* resources met in the term, each kept once for the caller */
