@@ -5,9 +5,11 @@
 
 #include "../term/handles.h"
 
-/* More queued messages and waits to be told than this are released on a thread of their own: whoever
- * drops the last count may be a scheduler or hold the GIL, and must not work for milliseconds. */
+/* More queued messages and waits to be told than this, or more bytes, are released on a thread of their own:
+ * whoever drops the last count may be a scheduler or hold the GIL, and must not work for milliseconds.  Large
+ * memory is given back to the operating system page by page, and a message may hold thousands of handles. */
 #define RELEASE_AT_ONCE_MAX 1000
+#define RELEASE_AT_ONCE_BYTES 262144
 
 static atomic_size_t live;
 
@@ -103,8 +105,9 @@ channel_decref(channel *c)
   queue_get_info(&c->to_erlang, &to_erlang);
   /* The new thread inherits a mask that blocks what ours block. */
   size_t waits = queue_count_kinds(to_python.waiters) + queue_count_kinds(to_erlang.waiters);
-  if (to_python.messages + to_erlang.messages + waits > RELEASE_AT_ONCE_MAX &&
-      pthread_create(&thread, NULL, destroy_on_thread, c) == 0) {
+  int much = to_python.messages + to_erlang.messages + waits > RELEASE_AT_ONCE_MAX ||
+             to_python.size + to_erlang.size > RELEASE_AT_ONCE_BYTES;
+  if (much && pthread_create(&thread, NULL, destroy_on_thread, c) == 0) {
     pthread_detach(thread);
   } else {
     destroy(c);

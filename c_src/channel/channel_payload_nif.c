@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "channel_chores.h"
 #include "channel_nif_internal.h"
 #include "../term/handle_bundle.h"
 #include "../term/handles.h"
@@ -26,12 +27,40 @@ payload_release(message_attachment *base)
   enif_release_resource(base);
 }
 
+/* More than this is given back on a thread that may take the time, for it goes back to the operating system
+ * page by page, and a destructor runs on a scheduler. */
+#define FREE_AT_ONCE_MAX 1048576
+
+/* The thread of chores. */
+static int
+free_data(channel_chore *chore)
+{
+  free(chore);
+  return 0;
+}
+
+/* Any thread. */
+static void
+free_payload(uint8_t *data, size_t size)
+{
+  if (size <= FREE_AT_ONCE_MAX) {
+    free(data);
+    return;
+  }
+  /* There is room enough for it in what nobody reads any more. */
+  channel_chore *chore = (channel_chore *)(void *)data;
+  chore->step = free_data;
+  channel_chore_post(chore);
+}
+
 static void
 payload_destroyed(ErlNifEnv *env, void *resource)
 {
   payload *self = resource;
   (void)env;
-  free(self->data);
+  if (self->data != NULL) {
+    free_payload(self->data, self->part.size);
+  }
   for (size_t i = 0; i < self->count; i++) {
     handle_release(self->keepers[i]);
   }
