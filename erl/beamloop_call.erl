@@ -7,6 +7,7 @@
 -export_type([pending/0, flags/0]).
 
 -define(BINARIES_STR, 1).
+-define(PIECES_MAX, 512).
 
 -opaque pending() :: {beamloop_call, reference(), reference()}.
 -type flags() :: non_neg_integer().
@@ -105,8 +106,13 @@ spawn(Kind, Request, Flags, Loop) ->
 -spec hand_over(reference(), 0..3, term(), flags(), reference() | default, boolean()) ->
           {ok, reference()} | {error, overloaded | not_running | enomem}.
 hand_over(Ref, Kind, Request, Flags, Loop, Detached) ->
-    beamloop_nif:nif_call_submit(Ref, Kind, term_to_iovec(Request), beamloop_handles:collect(Request),
-                                 Flags, Loop, Detached).
+    beamloop_nif:nif_call_submit(Ref, Kind, pieces(term_to_iovec(Request)),
+                                 beamloop_handles:collect(Request), Flags, Loop, Detached).
+
+%% What the NIF does for each piece adds up; to join them yields.
+-spec pieces([binary()]) -> [binary()].
+pieces(Iovec) when length(Iovec) > ?PIECES_MAX -> [iolist_to_binary(Iovec)];
+pieces(Iovec) -> Iovec.
 
 %% @doc Waits for the answer; after the timeout the call is cancelled.
 -spec await(pending(), timeout()) -> ok | {ok, term()} | {error, py:error()}.
