@@ -37,11 +37,21 @@ typedef struct entry {
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* Two chained hash tables over the same entries.  All guarded by lock. */
-static entry **by_number;
-static entry **by_resource;
-static size_t buckets; /* of each; a power of two, or 0 */
+/* Two chained hash tables over the same entries. */
+typedef struct tables {
+  entry **by_number;
+  entry **by_resource;
+  size_t buckets; /* of each; a power of two, or 0 */
+} tables;
+
+/* All guarded by lock.  Tables that are full get successors twice as large, to which each further addition
+ * moves a few buckets, so that none takes long: those below moved are empty in the old ones. */
+static tables current;
+static tables old;
+static size_t moved;
 static size_t entries;
+
+#define MOVES_AT_ONCE 4
 
 static size_t
 hash_number(const uint32_t *number)
@@ -59,47 +69,95 @@ hash_resource(const void *resource)
   return (size_t)(h ^ h >> 32);
 }
 
-/* Call with the lock held. */
-static void
-link_entry(entry *e)
+/* Call with the lock held, when there are tables.  Where entries of that hash are: in the tables that are given
+ * of one kind. */
+static entry **
+head_of(entry **new_heads, entry **old_heads, size_t hash)
 {
-  entry **head = &by_number[hash_number(e->number) & (buckets - 1)];
+  if (old.buckets > 0 && (hash & (old.buckets - 1)) >= moved) {
+    return &old_heads[hash & (old.buckets - 1)];
+  }
+  return &new_heads[hash & (current.buckets - 1)];
+}
+
+static entry **
+number_head(const uint32_t *number)
+{
+  return head_of(current.by_number, old.by_number, hash_number(number));
+}
+
+static entry **
+resource_head(const void *resource)
+{
+  return head_of(current.by_resource, old.by_resource, hash_resource(resource));
+}
+
+static void
+link_number(entry *e)
+{
+  entry **head = number_head(e->number);
   e->next_by_number = *head;
   *head = e;
-  head = &by_resource[hash_resource(e->resource) & (buckets - 1)];
+}
+
+static void
+link_resource(entry *e)
+{
+  entry **head = resource_head(e->resource);
   e->next_by_resource = *head;
   *head = e;
 }
 
-/* Call with the lock held.  Doubles the tables when they are full; 0 or -1. */
+/* Call with the lock held, while there are old tables.  Moves their next bucket. */
+static void
+move_bucket(void)
+{
+  entry *next;
+  entry *numbers = old.by_number[moved];
+  entry *resources = old.by_resource[moved];
+  moved++;
+  for (entry *e = numbers; e != NULL; e = next) {
+    next = e->next_by_number;
+    link_number(e);
+  }
+  for (entry *e = resources; e != NULL; e = next) {
+    next = e->next_by_resource;
+    link_resource(e);
+  }
+}
+
+/* Call with the lock held.  Goes on moving. */
+static void
+move_some(void)
+{
+  for (int i = 0; i < MOVES_AT_ONCE && moved < old.buckets; i++) {
+    move_bucket();
+  }
+  if (old.buckets > 0 && moved == old.buckets) {
+    free(old.by_number);
+    free(old.by_resource);
+    old = (tables){NULL, NULL, 0};
+  }
+}
+
+/* Call with the lock held, before an addition.  Begins to double the tables when they are full; 0 or -1. */
 static int
 grow(void)
 {
-  if (entries < buckets) {
+  move_some();
+  if (entries < current.buckets || old.buckets > 0) {
     return 0;
   }
-  size_t old_buckets = buckets;
-  size_t new_buckets = buckets == 0 ? 64 : 2 * buckets;
-  entry **numbers = calloc(new_buckets, sizeof(*numbers));
-  entry **resources = calloc(new_buckets, sizeof(*resources));
-  if (numbers == NULL || resources == NULL) {
-    free(numbers);
-    free(resources);
+  size_t buckets = current.buckets == 0 ? 64 : 2 * current.buckets;
+  tables larger = {calloc(buckets, sizeof(entry *)), calloc(buckets, sizeof(entry *)), buckets};
+  if (larger.by_number == NULL || larger.by_resource == NULL) {
+    free(larger.by_number);
+    free(larger.by_resource);
     return -1;
   }
-  entry **old_numbers = by_number;
-  free(by_resource);
-  by_number = numbers;
-  by_resource = resources;
-  buckets = new_buckets;
-  for (size_t i = 0; i < old_buckets; i++) {
-    entry *next;
-    for (entry *e = old_numbers[i]; e != NULL; e = next) {
-      next = e->next_by_number;
-      link_entry(e);
-    }
-  }
-  free(old_numbers);
+  old = current;
+  moved = 0;
+  current = larger;
   return 0;
 }
 
@@ -157,7 +215,8 @@ handles_add(void *resource, enum handle_kind kind)
     pthread_mutex_lock(&lock);
     result = grow();
     if (result == 0) {
-      link_entry(e);
+      link_number(e);
+      link_resource(e);
       entries++;
     }
     pthread_mutex_unlock(&lock);
@@ -174,15 +233,15 @@ handles_remove(void *resource)
 {
   entry *e = NULL;
   pthread_mutex_lock(&lock);
-  if (buckets > 0) {
-    entry **link = &by_resource[hash_resource(resource) & (buckets - 1)];
+  if (current.buckets > 0) {
+    entry **link = resource_head(resource);
     while (*link != NULL && (*link)->resource != resource) {
       link = &(*link)->next_by_resource;
     }
     e = *link;
     if (e != NULL) {
       *link = e->next_by_resource;
-      link = &by_number[hash_number(e->number) & (buckets - 1)];
+      link = number_head(e->number);
       while (*link != e) {
         link = &(*link)->next_by_number;
       }
@@ -200,8 +259,8 @@ find_number(const uint32_t *number, enum handle_kind *kind)
 {
   entry *e = NULL;
   pthread_mutex_lock(&lock);
-  if (buckets > 0) {
-    e = by_number[hash_number(number) & (buckets - 1)];
+  if (current.buckets > 0) {
+    e = *number_head(number);
     while (e != NULL && memcmp(e->number, number, sizeof(e->number)) != 0) {
       e = e->next_by_number;
     }
@@ -264,7 +323,7 @@ void
 handles_number(void *resource, handle_number *out)
 {
   pthread_mutex_lock(&lock);
-  entry *e = by_resource[hash_resource(resource) & (buckets - 1)];
+  entry *e = *resource_head(resource);
   while (e->resource != resource) {
     e = e->next_by_resource;
   }
@@ -286,8 +345,8 @@ handles_keep(void *resource)
   uint8_t ext[NIF_TERM_BARE_MAX];
   size_t size = 0;
   pthread_mutex_lock(&lock);
-  if (buckets > 0) {
-    entry *e = by_resource[hash_resource(resource) & (buckets - 1)];
+  if (current.buckets > 0) {
+    entry *e = *resource_head(resource);
     while (e != NULL && e->resource != resource) {
       e = e->next_by_resource;
     }
