@@ -3,7 +3,7 @@
 lint_checks=(c_format c_warnings borders python_lint python_format stubs dialyzer xref)
 
 c_files() {
-  (cd "$top" && find c_src tests/c tests/fuzz -name '*.[ch]' | sort)
+  (cd "$top" && find c_src tests/c tests/erl tests/fuzz -name '*.[ch]' | sort)
 }
 
 lint_c_format() {
@@ -20,7 +20,7 @@ lint_c_warnings() {
     (cd "$werror" && "$top/configure" "${options[@]}") || return 1
     echo "${options[*]}" >"$werror/stamp"
   fi
-  make -C "$werror" --no-print-directory -j "$(nproc)" _loop.so _term.so beamloop.so || return 1
+  make -C "$werror" --no-print-directory -j "$(nproc)" _loop.so _term.so beamloop.so clocked.so || return 1
   # Word by word: the names of the C tests, which may be none.
   make -C "$werror" --no-print-directory -j "$(nproc)" $(c_test_programs)
 }

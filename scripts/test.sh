@@ -157,7 +157,10 @@ suite_erl() {
 compile_suites() {
   rm -rf "$1" "$logs/ct"
   mkdir -p "$1" "$logs/ct"
-  ERL_LIBS=$build/lib "$(configured ERLC)" +debug_info -Werror -o "$1" "$top"/tests/erl/*.erl || return
+  # scheduler_health_SUITE's library and its load.
+  make -C "$build" --no-print-directory clocked || return
+  ERL_LIBS=$build/lib "$(configured ERLC)" +debug_info -Werror -o "$1" \
+    "$top"/tests/erl/*.erl "$top"/tests/soak/*.erl || return
   local data
   for data in "$top"/tests/erl/*_data; do
     [ ! -d "$data" ] || ln -s "$data" "$1/"

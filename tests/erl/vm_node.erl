@@ -7,9 +7,11 @@
 start(Env) ->
     start(Env, #{}).
 
+%% Options are peer's, and `paths', where it finds the application instead.
 start(Env, Options) ->
-    {ok, Peer, _Node} = peer:start_link(Options#{connection => standard_io, wait_boot => 60000,
-                                                 args => ["-pa" | code_paths()]}),
+    Paths = maps:get(paths, Options, [directory(py)]) ++ [directory(?MODULE)],
+    {ok, Peer, _Node} = peer:start_link((maps:remove(paths, Options))#{
+        connection => standard_io, wait_boot => 60000, args => ["-pa" | Paths]}),
     _ = call(Peer, application, load, [beamloop]),
     %% The tests themselves may run with a virtual environment.
     [ok = call(Peer, application, unset_env, [beamloop, Key]) || Key <- [venv, python_home]],
@@ -41,4 +43,7 @@ collect(Port, Output) ->
     end.
 
 code_paths() ->
-    [filename:dirname(code:which(Module)) || Module <- [py, ?MODULE]].
+    [directory(Module) || Module <- [py, ?MODULE]].
+
+directory(Module) ->
+    filename:dirname(code:which(Module)).
