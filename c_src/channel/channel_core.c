@@ -1,7 +1,7 @@
 #include "channel_core.h"
 
 #include <stddef.h>
-#include <stdlib.h>
+#include <stdint.h>
 
 #include "../term/handles.h"
 
@@ -50,10 +50,13 @@ channel *
 channel_create(const queue_limits *limits, int bytes)
 {
   /* Its parts are on cache lines of their own. */
-  channel *c = aligned_alloc(_Alignof(channel), sizeof(*c));
-  if (c == NULL) {
+  void *memory = channel_memory_alloc(sizeof(channel) + _Alignof(channel));
+  if (memory == NULL) {
     return NULL;
   }
+  uintptr_t aligned = ((uintptr_t)memory + _Alignof(channel) - 1) & ~(_Alignof(channel) - 1);
+  channel *c = (channel *)aligned;
+  c->memory = memory;
   atomic_init(&c->refs, 1);
   c->bytes = bytes;
   c->binaries_as_str = 0;
@@ -82,7 +85,7 @@ destroy(channel *c)
 {
   queue_destroy(&c->to_python);
   queue_destroy(&c->to_erlang);
-  free(c);
+  channel_memory_free(c->memory);
   atomic_fetch_sub_explicit(&live, 1, memory_order_relaxed);
 }
 

@@ -24,6 +24,7 @@ typedef struct channel_settle {
 } channel_settle;
 
 struct channel {
+  void *memory; /* constant: the channel is in it */
   atomic_size_t refs;
   queue to_python; /* Erlang sends, Python receives */
   queue to_erlang; /* Python sends, Erlang receives */
@@ -44,6 +45,11 @@ struct channel {
 typedef struct channel_handle {
   channel *channel; /* constant */
 } channel_handle;
+
+/* The emulator's memory (channel_nif.c).  The C library would some time give back what thousands of channels
+ * occupied, in the middle of one call, which may be a scheduler's. */
+void *channel_memory_alloc(size_t size);
+void channel_memory_free(void *memory);
 
 /* limits of each direction.  With one count; NULL when memory is short. */
 channel *channel_create(const queue_limits *limits, int bytes);

@@ -177,6 +177,18 @@ get_limits(ErlNifEnv *env, ERL_NIF_TERM term, queue_limits *out)
          get_limit(env, e[3], 0, &out->low_watermark);
 }
 
+void *
+channel_memory_alloc(size_t size)
+{
+  return enif_alloc(size);
+}
+
+void
+channel_memory_free(void *memory)
+{
+  enif_free(memory);
+}
+
 /* A resource for the channel, registered, with one count; NULL when memory is short. */
 static erlang_handle *
 new_handle(channel *c)

@@ -161,6 +161,21 @@ grow(void)
   return 0;
 }
 
+/* The emulator's memory: the C library would some time join thousands of small blocks at once, on a scheduler. */
+static entry *
+new_entry(size_t ext_size)
+{
+  return enif_alloc(sizeof(entry) + ext_size);
+}
+
+static void
+free_entry(entry *e)
+{
+  if (e != NULL) {
+    enif_free(e);
+  }
+}
+
 /* The number in an encoded reference of three words: 1, or 0 when it is no such reference. */
 static int
 parse_number(const uint8_t *ext, size_t size, uint32_t *number)
@@ -201,7 +216,7 @@ handles_add(void *resource, enum handle_kind kind)
   if (encode_resource(resource, &ext) != 0) {
     return -1;
   }
-  entry *e = malloc(sizeof(*e) + ext.size);
+  entry *e = new_entry(ext.size);
   int result = -1;
   if (e != NULL) {
     e->resource = resource;
@@ -222,7 +237,7 @@ handles_add(void *resource, enum handle_kind kind)
     pthread_mutex_unlock(&lock);
   }
   if (result != 0) {
-    free(e);
+    free_entry(e);
   }
   return result;
 }
@@ -250,7 +265,7 @@ handles_remove(void *resource)
     }
   }
   pthread_mutex_unlock(&lock);
-  free(e);
+  free_entry(e);
 }
 
 /* Takes the lock.  Is a handle of ours known by this number, and of which kind? */
