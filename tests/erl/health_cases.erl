@@ -1,7 +1,7 @@
 %% What costs a scheduler most: the worst cases for scheduler_health_SUITE, and the calls that it repeats.
 -module(health_cases).
 
--export([cases/0, run/2, run_alone/1, repeated/0, repeat/2]).
+-export([cases/0, run/2, run_alone/1, repeated/0, prepare/1, repeat/2]).
 
 -define(WAIT, 60000).
 
@@ -152,14 +152,13 @@ all_down(Crowd) ->
 
 %% --- calls that a process repeats without end ------------------------------------------------------------
 
-%% Names, for repeat/2; the first is Erlang alone.
+%% Names, for prepare/1.
 repeated() ->
-    [erlang_alone, send_small, send_4k, send_integers, send_binary, send_pieces, send_references, send_many,
-     send_bytes, take_small, take_4k, take_bytes, info, open_and_drop, spawn_task, call].
+    [send_small, send_4k, send_integers, send_binary, send_pieces, send_references, send_many, send_bytes,
+     take_small, take_4k, take_bytes, info, open_and_drop, spawn_task, call].
 
-%% @doc Repeats a call until the time is over, in the calling process.
-repeat(Name, Milliseconds) ->
-    Call = prepare(Name),
+%% @doc Repeats a call, from prepare/1, until the time is over, in the calling process.
+repeat(Call, Milliseconds) ->
     repeat_until(Call, erlang:monotonic_time(millisecond) + Milliseconds).
 
 repeat_until(Call, End) ->
@@ -172,8 +171,7 @@ repeat_until(Call, End) ->
 some(_, 0) -> ok;
 some(Call, N) -> _ = Call(), some(Call, N - 1).
 
-prepare(erlang_alone) ->
-    fun() -> lists:seq(1, 50) end;
+%% @doc A function that makes the call once.
 prepare(send_small) -> sending({1, small, <<"term">>});
 prepare(send_4k) -> sending(binary:copy(<<1>>, 4000));
 prepare(send_integers) -> sending(lists:seq(1000, 1790));

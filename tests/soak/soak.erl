@@ -25,7 +25,7 @@ main() ->
     Seconds > 0 orelse usage(),
     {ok, _} = application:ensure_all_started(beamloop),
     interrupted_by_signal(),
-    Load = soak_load:start(soak_load:kinds(), 1),
+    Load = soak_load:start(soak_load:kinds(), 2),
     header(Seconds),
     ok = filelib:ensure_dir(filename:join(Folder, ".")),
     {ok, File} = file:open(filename:join(Folder, "samples.csv"), [write]),
