@@ -1,26 +1,32 @@
 # `./run check-static [CHECK...]`: what is too slow for `./run lint`.  Sourced after scripts/test.sh.
 #
-# The analysers follow plain C well and Python's reference counts badly: the analyzer of gcc and
-# clang-tidy read the files that include neither Python.h nor erl_nif.h, cppcheck reads all.
+# Each reads every C file.  What was agreed to be no fault is listed here with its reason.
 
 static_checks=(analyzer clang_tidy cppcheck)
 
-# Those that compile without the headers of Python and do not ask for the emulator's.
-plain_c_files() {
-  local file headers
-  (cd "$top" && for file in c_src/*/*.c; do
-    headers=$("$(configured CC)" -std=gnu11 -M "$file" 2>/dev/null) &&
-      [[ $headers != *erl_nif.h* ]] && echo "$file"
-  done) || true
+c_sources() {
+  (cd "$top" && ls c_src/*/*.c)
 }
 
-# Agreed: an attachment that is its struct's first member is taken for a leak where its address is
-# returned (CWE-401 in message_store.c and channel_attachment.c).
+compile_flags() {
+  echo -std=gnu11 $(configured PYTHON_CPPFLAGS) $(configured ERLANG_CPPFLAGS) '-DBEAMLOOP_PYTHON=""'
+}
+
+# The analyzer of gcc 12 does not follow counts of references, nor what a container keeps:
+# - an attachment that is its struct's first member is taken for a leak where its address is returned;
+# - who drops one of two counts is taken to have freed the object;
+# - the node that was put into the tree of subscriptions is taken for a leak;
+# - the module of an object whose type is ours is taken to be possibly missing.
+agreed_of_analyzer='(attachment|message_store)\.c:.*leak of .self.'
+agreed_of_analyzer+='|channel_callback\.c:.*use after .free. of .w.'
+agreed_of_analyzer+='|channel_subscriptions_nif\.c:.*leak of .<unknown>.'
+agreed_of_analyzer+='|aio_types\.c:.*dereference of NULL .state.'
+
 static_analyzer() {
-  local file found
-  found=$(plain_c_files | while read -r file; do
-    (cd "$top" && "$(configured CC)" -std=gnu11 -O1 -fanalyzer -c -o /dev/null "$file" 2>&1)
-  done | grep 'warning:' | grep -vE '(attachment|message_store)\.c:.*leak of .self.') || true
+  local found
+  # Without quotes, for the flags are words.
+  found=$(cd "$top" && c_sources | xargs -P "$(nproc)" -I FILE "$(configured CC)" $(compile_flags) \
+    -O1 -fanalyzer -c -o /dev/null FILE 2>&1 | grep 'warning:' | grep -vE "$agreed_of_analyzer") || true
   echo "$found"
   [ -z "$found" ]
 }
@@ -34,9 +40,10 @@ tidy_checks+=",-bugprone-assignment-in-if-condition"
 tidy_checks+=",-clang-analyzer-security.insecureAPI.DeprecatedOrUnsafeBufferHandling"
 
 static_clang_tidy() {
-  # Without quotes, for the files are words.
-  (cd "$top" && clang-tidy --quiet --warnings-as-errors='*' --checks="$tidy_checks" \
-    $(plain_c_files) -- -std=gnu11)
+  # Without quotes, for the flags are words.
+  (cd "$top" && c_sources | xargs -P "$(nproc)" -n 8 sh -c '
+    tidy=$1 flags=$2; shift 2; clang-tidy --quiet --warnings-as-errors="*" --checks="$tidy" "$@" -- $flags
+  ' tidy "$tidy_checks" "$(compile_flags)")
 }
 
 # Agreed: what the headers would tell cppcheck is told here; it misses that a name and a pid exclude

@@ -268,6 +268,9 @@ get_payload(ErlNifEnv *env, ERL_NIF_TERM iovec_term, ERL_NIF_TERM handles, iovec
     return 0;
   }
   void **resources = enif_alloc((length + 1) * sizeof(void *));
+  if (resources == NULL) {
+    return -1;
+  }
   int count = keep_handles(env, handles, resources, length);
   int result = 0;
   if (count >= 0 && enif_inspect_iovec(NULL, SIZE_MAX, iovec_term, &tail, &iovec)) {
