@@ -130,7 +130,10 @@ existing(Executable) ->
 path(Path) when is_binary(Path) ->
     Path;
 path(Path) ->
-    unicode:characters_to_binary(Path, unicode, file:native_name_encoding()).
+    case unicode:characters_to_binary(Path, unicode, file:native_name_encoding()) of
+        Encoded when is_binary(Encoded) -> Encoded;
+        _Error -> erlang:error({bad_path, Path})
+    end.
 
 -spec env(atom(), non_neg_integer()) -> non_neg_integer().
 env(Key, Default) ->
