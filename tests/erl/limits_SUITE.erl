@@ -7,7 +7,6 @@
 -export([atoms_of_python_are_bounded/1, atoms_that_exist_are_free/1,
          a_new_atom_is_counted_once/1, text_of_python_makes_no_atom/1,
          an_exceptions_name_makes_no_atom/1, most_of_the_atom_table_is_left_to_others/1,
-         a_full_channel_says_so/1, what_never_fits_is_too_large/1,
          a_count_without_its_elements_allocates_nothing/1]).
 
 suite() -> [{timetrap, {minutes, 2}}].
@@ -15,7 +14,7 @@ suite() -> [{timetrap, {minutes, 2}}].
 all() ->
     [atoms_of_python_are_bounded, atoms_that_exist_are_free, a_new_atom_is_counted_once,
      text_of_python_makes_no_atom, an_exceptions_name_makes_no_atom,
-     most_of_the_atom_table_is_left_to_others, a_full_channel_says_so, what_never_fits_is_too_large,
+     most_of_the_atom_table_is_left_to_others,
      a_count_without_its_elements_allocates_nothing].
 
 init_per_suite(Config) ->
@@ -113,27 +112,6 @@ most_of_the_atom_table_is_left_to_others(_Config) ->
     peer:stop(Peer).
 
 %% ---- memory ----
-
-a_full_channel_says_so(_Config) ->
-    {ok, Channel} = py_channel:new(#{max_size => 10000}),
-    Sent = fill(Channel, 0),
-    ?assert(Sent < 400),
-    #{size := Size} = py_channel:info(Channel),
-    ?assert(Size =< 10000),
-    ok = py_channel:close(Channel).
-
-fill(Channel, N) ->
-    case py_channel:send(Channel, N) of
-        ok -> fill(Channel, N + 1);
-        busy -> N
-    end.
-
-what_never_fits_is_too_large(_Config) ->
-    {ok, Channel} = py_channel:new(#{max_size => 10000}),
-    ?assertEqual({error, too_large}, py_channel:send(Channel, binary:copy(<<0>>, 10001))),
-    ?assertEqual({error, too_large}, py_channel:send(Channel, lists:seq(1, 10000))),
-    ?assertMatch(#{size := 0}, py_channel:info(Channel)),
-    ok = py_channel:close(Channel).
 
 %% The largest counts that the format has, in a term of a few bytes.
 a_count_without_its_elements_allocates_nothing(_Config) ->
