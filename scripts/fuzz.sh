@@ -1,7 +1,8 @@
 # `./run fuzz [NAME] [SECONDS]`: the targets in tests/fuzz.  Sourced.
 #
 # With clang they are libFuzzer programs, whose corpus is kept in the build directory; without it they
-# run on inputs from a fixed seed.  Both with the address and the undefined behaviour sanitizer.
+# run on inputs from a fixed seed.  Both with the address and the undefined behaviour sanitizer, and both
+# begin with the inputs in tests/fuzz/corpus/NAME.hex, a line each.
 
 fuzz_targets=(pending queue term timers)
 
@@ -37,6 +38,17 @@ fuzz_build() {
     $(configured PYTHON_LDFLAGS) $(configured PYTHON_LIBS))
 }
 
+# fuzz_seeds NAME DIRECTORY: a file for each line.
+fuzz_seeds() {
+  "$python" - "$top/tests/fuzz/corpus/$1.hex" "$2" <<'SEEDS'
+import pathlib, sys
+directory = pathlib.Path(sys.argv[2])
+directory.mkdir(exist_ok=True)
+for number, line in enumerate(pathlib.Path(sys.argv[1]).read_text().split()):
+    (directory / f"seed{number}").write_bytes(bytes.fromhex(line))
+SEEDS
+}
+
 # fuzz_run NAME SECONDS: a failing input is left beside the program, whose argument it can be.
 fuzz_run() (
   extend_environment
@@ -48,9 +60,10 @@ fuzz_run() (
   case $1 in term|timers) export ASAN_OPTIONS=detect_leaks=0 ;; esac
   export UBSAN_OPTIONS=print_stacktrace=1
   if command -v clang >/dev/null; then
-    ./fuzz -max_total_time="$2" -seed=1 -len_control=20 -print_final_stats=1 -rss_limit_mb=3000 corpus
+    fuzz_seeds "$1" seeds
+    ./fuzz -max_total_time="$2" -seed=1 -len_control=20 -print_final_stats=1 -rss_limit_mb=3000 corpus seeds
   else
-    ./fuzz -max_total_time="$2"
+    ./fuzz -max_total_time="$2" -seeds="$top/tests/fuzz/corpus/$1.hex"
   fi
 )
 

@@ -1,5 +1,6 @@
-/* Runs a fuzz target without libFuzzer: PROGRAM [-max_total_time=SECONDS] [-seed=NUMBER].
+/* Runs a fuzz target without libFuzzer: PROGRAM [-max_total_time=SECONDS] [-seed=NUMBER] [-seeds=FILE].
  *
+ * The file has inputs to begin with, a line of hexadecimal digits each.
  * The inputs come from a seeded generator: most are changed copies of earlier ones, so that long runs
  * of one kind of operation occur.  The seed of the run and the number of the input that failed are
  * printed, and the same seed gives the same inputs. */
@@ -61,29 +62,62 @@ make_input(size_t slot)
   return size;
 }
 
-static unsigned long
-option(int argc, char **argv, const char *name, unsigned long otherwise)
+/* What follows the name of an option, or NULL. */
+static const char *
+option(int argc, char **argv, const char *name)
 {
   size_t length = strlen(name);
   for (int i = 1; i < argc; i++) {
     if (strncmp(argv[i], name, length) == 0) {
-      return strtoul(argv[i] + length, NULL, 10);
+      return argv[i] + length;
     }
   }
-  return otherwise;
+  return NULL;
+}
+
+static unsigned long
+number_option(int argc, char **argv, const char *name, unsigned long otherwise)
+{
+  const char *text = option(argc, argv, name);
+  return text == NULL ? otherwise : strtoul(text, NULL, 10);
+}
+
+/* Runs the inputs of the file as they are, and keeps the last of them. */
+static unsigned long
+run_seeds(const char *path)
+{
+  char line[2 * INPUT_MAX + 2];
+  unsigned long runs = 0;
+  FILE *file = fopen(path, "r");
+  REQUIRE(file != NULL);
+  while (fgets(line, sizeof(line), file) != NULL) {
+    size_t slot = runs++ % KEPT, size = 0;
+    unsigned byte;
+    while (size < INPUT_MAX && sscanf(line + 2 * size, "%2x", &byte) == 1) {
+      kept[slot][size++] = (uint8_t)byte;
+    }
+    kept_size[slot] = size;
+    LLVMFuzzerTestOneInput(kept[slot], size);
+  }
+  fclose(file);
+  return runs;
 }
 
 int
 main(int argc, char **argv)
 {
-  unsigned long seconds = option(argc, argv, "-max_total_time=", 5);
-  unsigned long seed = option(argc, argv, "-seed=", 1);
+  unsigned long seconds = number_option(argc, argv, "-max_total_time=", 5);
+  unsigned long seed = number_option(argc, argv, "-seed=", 1);
+  const char *seeds = option(argc, argv, "-seeds=");
   unsigned long runs = 0;
   time_t end = time(NULL) + (time_t)seconds;
   state = seed;
   REQUIRE(LLVMFuzzerInitialize(&argc, &argv) == 0);
   setvbuf(stdout, NULL, _IOLBF, 0);
   printf("seed %lu\n", seed);
+  if (seeds != NULL) {
+    runs += run_seeds(seeds);
+  }
   do {
     for (size_t slot = 0; slot < KEPT; slot++, runs++) {
       LLVMFuzzerTestOneInput(kept[slot], make_input(slot));
