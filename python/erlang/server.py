@@ -132,12 +132,18 @@ class NativeServers:
             """Have asyncio make the connection, as it does for TLS and in debug mode."""
             if self._debug:
                 log.logger.debug("%r got a new connection from %r: %r", server, address, connection)
-            extra = {"peername": address}
-            self.create_task(
-                self._accept_connection2(
+            self.create_task(accept(connection, {"peername": address}))
+
+        async def accept(connection, extra):
+            try:
+                await self._accept_connection2(
                     protocol_factory, connection, extra, sslcontext, server, *timeouts
                 )
-            )
+            finally:
+                # asyncio leaves one that got no transport to the collector.
+                fd = connection.fileno()
+                if fd >= 0 and fd not in self._transports:
+                    connection.close()
 
         plain = not sslcontext and self._makes_plain_transports()
         self._stop_listening(sock)

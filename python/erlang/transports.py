@@ -30,6 +30,9 @@ class Transports(weakref.WeakValueDictionary):
         transport = self._loop()._claimant(fd)
         return super().__getitem__(fd) if transport is None else transport
 
+    def __contains__(self, fd):
+        return self._loop()._claimant(fd) is not None or super().__contains__(fd)
+
     def __setitem__(self, fd, transport):
         if not self._loop()._claim(fd, transport):
             super().__setitem__(fd, transport)
