@@ -89,8 +89,10 @@ async def serving(factory=Recorder, **limits):
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         peers.append(ours)
-        protocol = served.adopt(theirs, info, data)
-        assert theirs.fileno() == -1
+        # One that is refused stays the caller's.
+        with theirs:
+            protocol = served.adopt(theirs, info, data)
+            assert theirs.fileno() == -1
         return protocol, Peer(ours)
 
     try:
