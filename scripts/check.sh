@@ -2,9 +2,12 @@
 # assertions alone.  Sourced.
 
 declare -A sanitizers=([asan]=address [ubsan]=undefined [tsan]=thread)
-# The thread sanitizer is for what is called from several threads, and slow; of the emulator, which is built
-# without it, it sees no order in what that does.
-threaded="tests/loop/test_threads.py tests/loop/test_capsule.py tests/loop/test_chaos.py"
+
+# Of the emulator, which is built without it, the thread sanitizer sees no order in what that does: it is for
+# the C tests and the loop.  Left out of the loop's tests, for they fail on asyncio's own loop too: Debian's sh
+# does not start with its runtime loaded, it keeps a signal back until a call that it knows, and its own memory
+# grows with the addresses that were used.
+not_threaded="not subprocesses and not without_any_timer and not a_busy_callback and not leave_no_memory"
 
 # check_build NAME FLAGS [SUITE...] [ARGUMENT...]: as `./run test`, with assertions, in a build directory of
 # its own and with this virtual environment.
@@ -26,8 +29,7 @@ check_sanitized() {
     check_build "$name" "$flags" "$@"
   elif [ "$name" = tsan ]; then
     check_build "$name" "$flags" c || status=$?
-    # Without quotes, for the files are words.
-    check_build "$name" "$flags" python $threaded || status=$?
+    check_build "$name" "$flags" python tests/loop -k "$not_threaded" || status=$?
     return $status
   else
     check_build "$name" "$flags" c python erl vm
