@@ -35,3 +35,53 @@ check_sanitized() {
     check_build "$name" "$flags" c python erl vm
   fi
 }
+
+# `./run check-leaks [SUITE...] [ARGUMENT...]`: what is left at the end of a C program, and whether a test or a
+# suite that is repeated in one process leaves more each time (tests/leaks.py, tests/erl/leaks_cth.erl).  An
+# argument is a file of tests, or a Common Test suite.  Sourced after scripts/test.sh.
+repeats=${BEAMLOOP_REPEATS:-20}
+
+check_leaks() {
+  local suites=() suite
+  while [[ $# != 0 && " c python erl vm " == *" $1 "* ]]; do suites+=("$1"); shift; done
+  [ ${#suites[@]} != 0 ] || suites=(c python erl vm)
+  for suite in "${suites[@]}"; do "leaks_$suite" "$@"; done
+  echo "$passed passed, $failed failed"
+  [ "$failed" = 0 ] && [ "$passed" != 0 ]
+}
+
+# The address sanitizer looks for leaks at the end of these programs, which end in order.
+leaks_c() {
+  run_part "leaks: c" count_plain 900 env ASAN_OPTIONS=detect_leaks=1 "$top/run" check-asan c
+}
+
+leaks_python() {
+  [ $# != 0 ] || set -- tests/loop/test_*.py tests/term/test_*.py
+  repeated_pytest python -m pytest -- "$@"
+}
+
+leaks_vm() {
+  [ $# != 0 ] || set -- tests/vm/test_*.py
+  repeated_pytest vm-pytest -p no:faulthandler --timeout-method thread -- "$@"
+}
+
+# repeated_pytest WORD... -- FILE...: a process for each file.
+repeated_pytest() {
+  local command=() file
+  while [ "$1" != -- ]; do command+=("$1"); shift; done
+  shift
+  for file; do
+    run_part "leaks: $file" count_pytest 3600 \
+      "$top/run" "${command[@]}" -q -p no:cacheprovider --repeats "$repeats" "$file"
+  done
+}
+
+leaks_erl() {
+  local beams=$build/tests/erl suite
+  run_part "erl: compile" count_one 120 compile_suites "$beams"
+  [ $# != 0 ] || set -- $(cd "$top/tests/erl" && ls *_SUITE.erl | sed 's/\.erl$//')
+  export BEAMLOOP_REPEATS=$repeats common_test_seconds=3600
+  for suite; do
+    run_part "leaks: $suite" count_common_test 3600 common_test "$beams" -suite "$suite" -repeat "$repeats"
+  done
+}

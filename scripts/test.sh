@@ -171,8 +171,8 @@ common_test() (
   beams=$1
   shift
   extend_environment
-  exec timeout -k 10 900 "$(dirname "$(configured ERL)")/ct_run" -noinput -no_auto_compile \
-    -sname "beamloop_ct_$$" -dir "$beams" -logdir "$logs/ct" "$@"
+  exec timeout -k 10 "${common_test_seconds:-900}" "$(dirname "$(configured ERL)")/ct_run" -noinput -no_auto_compile \
+    -sname "beamloop_ct_$$" -dir "$beams" -pa "$beams" -logdir "$logs/ct" -ct_hooks leaks_cth "$@"
 )
 
 suite_vm() {

@@ -24,8 +24,11 @@ handle_alloc(struct free_list *list, PyTypeObject *type)
 
   assert(PyGILState_Check());
   assert((self == NULL) == (list->count == 0));
-  if (self == NULL)
-    return PyObject_GC_New(handle, type);
+  if (self == NULL) {
+    self = PyObject_GC_New(handle, type);
+    list->allocated += self != NULL;
+    return self;
+  }
   list->first = (handle *)self->callback;
   list->count--;
   /* Handles are freed in the order in which they ran: the next one may be far away. */
@@ -168,6 +171,7 @@ handle_release(handle *self, struct free_list *list)
     list->first = self;
     list->count++;
   } else {
+    list->allocated--;
     PyObject_GC_Del(self);
   }
   Py_DECREF(type);
@@ -196,6 +200,7 @@ free_list_clear(struct free_list *list)
     handle *self = list->first;
 
     list->first = (handle *)self->callback;
+    list->allocated--;
     PyObject_GC_Del(self);
   }
   list->count = 0;

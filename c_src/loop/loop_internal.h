@@ -57,6 +57,7 @@ typedef struct timer_handle {
 struct free_list {
   handle *first; /* linked through callback */
   int count;
+  Py_ssize_t allocated; /* those in use and those in the list */
 };
 
 typedef struct loop_state {

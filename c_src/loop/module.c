@@ -230,7 +230,26 @@ module_free(void *module)
   (void)module_clear(module);
 }
 
+/* Those in use: what is kept for reuse is not counted. */
+static Py_ssize_t
+in_use(const struct free_list *list)
+{
+  return list->allocated - list->count;
+}
+
+static PyObject *
+live_counts(PyObject *module, PyObject *Py_UNUSED(ignored))
+{
+  loop_state *state = PyModule_GetState(module);
+
+  return Py_BuildValue("{s:n,s:n,s:n}", "cores", (Py_ssize_t)pending_live(), "handles",
+                       in_use(&state->free_handles), "timers", in_use(&state->free_timers));
+}
+
 static PyMethodDef module_methods[] = {
+    {"_live", live_counts, METH_NOARGS,
+     PyDoc_STR("_live(): how many cores are alive in the process, and handles and timers of this "
+               "interpreter.")},
     {"_load_tls", tls_load, METH_VARARGS,
      PyDoc_STR("_load_tls(path, version): why TLS cannot be native, or None.")},
     {"_adopt_stream", aio_adopt_method, METH_O,

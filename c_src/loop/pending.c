@@ -32,6 +32,8 @@ struct loop_core {
   bool closed;                  /* guarded by lock */
 };
 
+static atomic_size_t live_cores;
+
 loop_core *
 pending_new(void)
 {
@@ -49,7 +51,14 @@ pending_new(void)
   pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
   pthread_cond_init(&core->cond, &attr);
   pthread_condattr_destroy(&attr);
+  atomic_fetch_add_explicit(&live_cores, 1, memory_order_relaxed);
   return core;
+}
+
+size_t
+pending_live(void)
+{
+  return atomic_load_explicit(&live_cores, memory_order_relaxed);
 }
 
 void
@@ -77,6 +86,7 @@ pending_decref(loop_core *core)
   free(core->queued.events);
   free(core->taken.events);
   free(core);
+  atomic_fetch_sub_explicit(&live_cores, 1, memory_order_relaxed);
 }
 
 /* Call with the lock held.  0, or -1 when memory is short. */

@@ -28,6 +28,9 @@ typedef struct pending_event {
 /* Any thread.  A new open core with one reference; NULL when memory is short. */
 loop_core *pending_new(void);
 
+/* Any thread.  Cores that are alive in the whole process. */
+size_t pending_live(void);
+
 /* Any thread.  The last decref frees the core. */
 void pending_incref(loop_core *core);
 void pending_decref(loop_core *core);

@@ -142,6 +142,8 @@ def run_script(loop_name):
 def pytest_collection_modifyitems(items):
     """A loop that sleeps for ever is one failure, not the end of the run."""
     here = os.path.dirname(__file__)
+    # Loops in debug mode note the stack of each callback.
+    patience = 600 if sys.flags.dev_mode else 60
     for item in items:
         if str(item.path).startswith(here) and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(60))
+            item.add_marker(pytest.mark.timeout(patience))

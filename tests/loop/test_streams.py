@@ -508,7 +508,7 @@ def test_streams_that_nobody_holds_are_collected(loop):
         loop.run_until_complete(main())
         before = settled()
         loop.run_until_complete(main())
-    assert settled() <= before
+        assert settled() <= before
 
 
 @pytest.mark.asyncio
