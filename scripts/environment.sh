@@ -36,6 +36,8 @@ load_sanitizer() {
   # pytest would keep what is reported to itself.
   local log=log_path=$build/logs/report
   local asan=$log:detect_leaks=0:handle_segv=0:use_sigaltstack=0:allocator_may_return_null=1
+  # Python's own allocator would hide its objects.
+  [ "$library" != libasan.so ] || export PYTHONMALLOC=malloc
   # What is freed is kept for a while; tests of memory used are to see the end of that.
   asan+=:quarantine_size_mb=16
   export ASAN_OPTIONS=${ASAN_OPTIONS:-$asan}

@@ -2,7 +2,11 @@
  * module's state.  handle_type.c has what Python sees of them. */
 #include "handle_internal.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#define FREE_LIST_MAX 0 /* one that was freed is not to be touched */
+#else
 #define FREE_LIST_MAX 1024
+#endif
 
 static inline loop_state *
 handle_state(handle *self)
