@@ -85,3 +85,30 @@ leaks_erl() {
     run_part "leaks: $suite" count_common_test 3600 common_test "$beams" -suite "$suite" -repeat "$repeats"
   done
 }
+
+# `./run check-dev [SUITE...] [ARGUMENT...]`: Python's development mode, in which warnings are errors and loops
+# in debug mode.  Sourced after scripts/test.sh.
+check_dev() {
+  local suites=() suite
+  while [[ $# != 0 && " python vm " == *" $1 "* ]]; do suites+=("$1"); shift; done
+  [ ${#suites[@]} != 0 ] || suites=(python vm)
+  for suite in "${suites[@]}"; do "dev_$suite" "$@"; done
+  echo "$passed passed, $failed failed"
+  [ "$failed" = 0 ] && [ "$passed" != 0 ]
+}
+
+# A file at a time: a loop in debug mode notes the stack of each callback, which takes its time.
+dev_python() {
+  [ $# != 0 ] || set -- tests/loop/test_*.py tests/term tests/typing
+  local file
+  for file; do
+    run_part "dev: $file" count_pytest 1800 \
+      "$top/run" python -X dev -W error -m pytest -q -W error --timeout 900 "$file"
+  done
+}
+
+dev_vm() {
+  [ $# != 0 ] || set -- tests/vm
+  run_part "dev: $*" count_pytest 1800 env PYTHONDEVMODE=1 PYTHONWARNINGS=error "$top/run" vm-pytest \
+    -q -W error -p no:faulthandler --timeout 900 --timeout-method thread "$@"
+}

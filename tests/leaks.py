@@ -108,16 +108,17 @@ class History:
         self.measured += 1
 
     def grown(self):
-        """A line for each that grew from window to window, and from most repeats to the next."""
+        """A line for each that grew from window to window, and in most repeats to the end."""
         found = []
         for name, counts in self.counts.items():
             low = [min(counts[-i * WINDOW : self.length - (i - 1) * WINDOW]) for i in (3, 2, 1)]
             steps = (low[1] - low[0], low[2] - low[1])
-            late = counts[-3 * WINDOW :]
-            usual = statistics.median(after - before for before, after in itertools.pairwise(late))
+            each = [after - before for before, after in itertools.pairwise(counts[-3 * WINDOW :])]
+            # What has filled by the end is no leak.
+            usual = min(statistics.median(each), statistics.median(each[-WINDOW:]))
             if min(steps) >= WINDOW * UNITS[name] and usual >= UNITS[name]:
-                each = sum(steps) / (2 * WINDOW)
-                found.append(f"{name} grew by {each:.1f} in each repeat: {counts.tolist()}")
+                mean = sum(steps) / (2 * WINDOW)
+                found.append(f"{name} grew by {mean:.1f} in each repeat: {counts.tolist()}")
         return found
 
 
