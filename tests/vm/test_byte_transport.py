@@ -22,6 +22,9 @@ from erlang import ByteChannel, connect_byte_channel, open_byte_channel
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left_alive")
 
+# A transport, or a loop, that nobody closes is told of.
+dropped = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
 
 class Recorder(asyncio.Protocol):
     """Keeps what happens to it."""
@@ -475,6 +478,7 @@ def test_cancelling_all_tasks_closes_the_channel(run):
     assert driver.byte_info(ref)["closed"]
 
 
+@dropped
 def test_a_transport_that_is_dropped_with_its_loop_leaves_nothing(run):
     ref = driver.new_byte_channel()
 
@@ -485,6 +489,7 @@ def test_a_transport_that_is_dropped_with_its_loop_leaves_nothing(run):
     gc.collect()
 
 
+@dropped
 @pytest.mark.parametrize("factory", driver.LOOPS.values(), ids=driver.LOOPS)
 def test_a_loop_that_is_closed_under_a_transport_ends_it_in_silence(factory, monkeypatch):
     ref = driver.new_byte_channel(max_size=100)
