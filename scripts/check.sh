@@ -13,6 +13,7 @@ not_threaded="not subprocesses and not without_any_timer and not a_busy_callback
 # its own and with this virtual environment.
 check_build() {
   export BEAMLOOP_VENV=$venv BEAMLOOP_BUILD=$top/build/$1 CONFIGURE_FLAGS="--enable-debug $2"
+  export BEAMLOOP_SUITE_SECONDS=3600
   shift 2
   "$top/run" test "$@"
 }
@@ -80,7 +81,8 @@ leaks_erl() {
   local beams=$build/tests/erl suite
   run_part "erl: compile" count_one 120 compile_suites "$beams"
   [ $# != 0 ] || set -- $(cd "$top/tests/erl" && ls *_SUITE.erl | sed 's/\.erl$//')
-  export BEAMLOOP_REPEATS=$repeats common_test_seconds=3600
+  export BEAMLOOP_REPEATS=$repeats
+  suite_seconds=3600
   for suite; do
     run_part "leaks: $suite" count_common_test 3600 common_test "$beams" -suite "$suite" -repeat "$repeats"
   done

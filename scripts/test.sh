@@ -5,6 +5,7 @@
 
 all_suites=(lint c fuzz python pip conformance erl vm soak examples demo)
 passed=0 failed=0 skipped=0
+suite_seconds=${BEAMLOOP_SUITE_SECONDS:-900} # at most, for one of those that take long
 
 # run_suites [SUITE...] [ARGUMENT...]: what follows the names of suites goes to the last of them.
 run_suites() {
@@ -134,7 +135,7 @@ suite_python() {
 }
 
 python_tests() {
-  run_part "python: ${*/#tests\//}" count_pytest 900 \
+  run_part "python: ${*/#tests\//}" count_pytest "$suite_seconds" \
     "$top/run" python -X faulthandler -m pytest -q --timeout 120 "$@"
 }
 
@@ -150,7 +151,7 @@ suite_erl() {
   local beams=$build/tests/erl
   run_part "erl: compile" count_one 120 compile_suites "$beams"
   [ $# = 0 ] || set -- -suite "$@"
-  run_part "erl" count_common_test 900 common_test "$beams" "$@"
+  run_part "erl" count_common_test "$suite_seconds" common_test "$beams" "$@"
 }
 
 # Compiled into the build tree; each module keeps the absolute path of its source.
@@ -171,13 +172,13 @@ common_test() (
   beams=$1
   shift
   extend_environment
-  exec timeout -k 10 "${common_test_seconds:-900}" "$(dirname "$(configured ERL)")/ct_run" -noinput -no_auto_compile \
+  exec timeout -k 10 "$suite_seconds" "$(dirname "$(configured ERL)")/ct_run" -noinput -no_auto_compile \
     -sname "beamloop_ct_$$" -dir "$beams" -pa "$beams" -logdir "$logs/ct" -ct_hooks leaks_cth "$@"
 )
 
 suite_vm() {
   [ $# != 0 ] || set -- tests/vm
-  run_part "vm: ${*/#tests\//}" count_pytest 900 "$top/run" vm-pytest -q -p no:faulthandler --timeout 120 --timeout-method thread "$@"
+  run_part "vm: ${*/#tests\//}" count_pytest "$suite_seconds" "$top/run" vm-pytest -q -p no:faulthandler --timeout 120 --timeout-method thread "$@"
 }
 
 # Long enough for every kind of traffic to have its turns; `./run soak` takes its time.
