@@ -80,6 +80,8 @@ find_missing() {
   [ -e /usr/include/stdlib.h ] || missing+=(libc6-dev)
   find_missing_erlang
   find_python || missing+=(python3-dev python3-venv libpython3-testsuite)
+  # It searches tests/models; where there is no Debian, that is left out.
+  command -v spin >/dev/null || ! command -v apt-get >/dev/null || missing+=(spin)
   # The word count's default text and the certificates that pip needs come with these.
   [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 }

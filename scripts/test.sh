@@ -3,7 +3,7 @@
 . "$top/scripts/lint.sh"
 . "$top/scripts/fuzz.sh"
 
-all_suites=(lint c fuzz python pip conformance erl vm soak examples demo)
+all_suites=(lint c fuzz models python pip conformance erl vm soak examples demo)
 passed=0 failed=0 skipped=0
 suite_seconds=${BEAMLOOP_SUITE_SECONDS:-900} # at most, for one of those that take long
 
@@ -54,7 +54,7 @@ timed() {
 
 show_failure() {
   echo "--- $1: status $3, from $2"
-  grep -aE -A 1 '^FAILED|^ERROR|^# FAIL|\*\*\* FAILED|failed on line' "$2" | head -n 40 || true
+  grep -aE -A 1 '^FAILED|^ERROR|^# FAIL|\*\*\* FAILED|FAILED: |failed on line' "$2" | head -n 40 || true
   echo "--- its end"
   tail -n 30 "$2"
   echo "---"
@@ -120,6 +120,10 @@ suite_fuzz() {
   for name; do
     run_part "fuzz: $name" count_one 120 fuzz "$name" 6
   done
+}
+
+suite_models() {
+  CC=$(configured CC) run_part "models" count_plain 600 "$top/tests/models/run" "$build/models" "$@"
 }
 
 # A run for each folder: two may have a file of one name.

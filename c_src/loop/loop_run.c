@@ -35,9 +35,9 @@ loop_now(void)
 
 /* --- waiting --------------------------------------------------------------------------------- */
 
-/* Sleeps until something is posted or ready, or until the deadline. */
+/* loop_sleep, while the loop counts as running. */
 static int
-loop_sleep(native_loop *self, int64_t now, int64_t deadline, PyObject *collect)
+sleep_running(native_loop *self, int64_t now, int64_t deadline, PyObject *collect)
 {
   PyThreadState *saved;
 
@@ -58,6 +58,22 @@ loop_sleep(native_loop *self, int64_t now, int64_t deadline, PyObject *collect)
   pending_wait(self->core, deadline == DEADLINE_NEVER ? -1 : deadline);
   PyEval_RestoreThread(saved);
   return 0;
+}
+
+/* Sleeps until something is posted or ready, or until the deadline.  Without run_forever too nobody closes
+ * the loop meanwhile: another thread's close() finds it running. */
+static int
+loop_sleep(native_loop *self, int64_t now, int64_t deadline, PyObject *collect)
+{
+  bool was_running = self->running;
+  int rc;
+
+  if (!was_running)
+    self->thread_id = PyThread_get_thread_ident();
+  self->running = true;
+  rc = sleep_running(self, now, deadline, collect);
+  self->running = was_running;
+  return rc;
 }
 
 /* Asks the poller without waiting, unless it was asked just now. */
@@ -83,11 +99,17 @@ note_iteration(native_loop *self, int64_t now)
   self->stats.began = 0;
 }
 
+static bool
+is_busy(native_loop *self)
+{
+  return self->ready.len > 0 || self->stopping || pending_count(self->core) > 0;
+}
+
 /* Waits once, at most until limit.  *now is the time afterwards, 0 when nothing needs it. */
 static int
 loop_wait(native_loop *self, int64_t limit, PyObject *collect, int64_t *now)
 {
-  bool busy = self->ready.len > 0 || self->stopping || pending_count(self->core) > 0;
+  bool busy = is_busy(self);
   int64_t deadline = timers_first(&self->timers);
   int rc;
 
@@ -100,6 +122,12 @@ loop_wait(native_loop *self, int64_t limit, PyObject *collect, int64_t *now)
   if (*now < 0)
     return -1;
   note_iteration(self, *now);
+  /* An overridden clock is Python: other threads had the GIL meanwhile, and from here on the loop keeps it
+   * until it has announced its sleep (invariant PENDING_READY). */
+  if (self->foreign_time) {
+    busy = is_busy(self);
+    deadline = timers_first(&self->timers);
+  }
   if (limit < deadline)
     deadline = limit;
   if (busy || deadline <= *now)

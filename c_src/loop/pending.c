@@ -1,5 +1,7 @@
 /* The pending queue; see pending.h.  Two buffers change places at every drain, so that a steady
- * stream of events allocates nothing. */
+ * stream of events allocates nothing.
+ *
+ * tests/models/pending.pml is its model, which spin searches; an invariant named here is asserted there. */
 #include "pending.h"
 
 #include <errno.h>
@@ -29,6 +31,7 @@ struct loop_core {
   atomic_size_t count;          /* mirrors queued.count; written under lock */
   atomic_int state;             /* enum pending_state; written under lock */
   int waker_fd;                 /* guarded by lock; -1 until the first sleep in the poller */
+  bool in_poller;               /* guarded by lock; a sleep there was announced and has not ended */
   bool closed;                  /* guarded by lock */
 };
 
@@ -70,6 +73,15 @@ pending_incref(loop_core *core)
   (void)before;
 }
 
+/* Lock held, or nobody else is left.  Gives the descriptor back. */
+static void
+close_waker(loop_core *core)
+{
+  if (core->waker_fd >= 0)
+    waker_close(core->waker_fd);
+  core->waker_fd = -1;
+}
+
 void
 pending_decref(loop_core *core)
 {
@@ -79,8 +91,7 @@ pending_decref(loop_core *core)
   if (before != 1)
     return;
   assert(!lock_is_held(&core->lock));
-  if (core->waker_fd >= 0)
-    waker_close(core->waker_fd);
+  close_waker(core);
   pthread_cond_destroy(&core->cond);
   pthread_mutex_destroy(&core->lock);
   free(core->queued.events);
@@ -107,9 +118,11 @@ buffer_append(struct pending_buffer *buffer, uint64_t id, int kind)
   return 0;
 }
 
-/* Call with the lock held; releases it.  Ends the loop's sleep, whichever it is.  The eventfd is
+/* Call with the lock held; releases it.  Ends the loop's sleep, whichever it is; the state is changed
+ * with that, so that nobody else does it for the same sleep (invariant PENDING_ONE_WAKE).  The eventfd is
  * written under the lock, because pending_close may close it; the condition lives as long as the
- * caller's reference, and signalling it without the lock spares the sleeper one block on it. */
+ * caller's reference (invariant PENDING_ALIVE), and signalling it without the lock spares the sleeper one
+ * block on it. */
 static void
 wake_and_unlock(loop_core *core)
 {
@@ -130,6 +143,8 @@ wake_and_unlock(loop_core *core)
     pthread_cond_signal(&core->cond);
 }
 
+/* What was accepted is taken once, in order (invariant PENDING_ORDER), and nothing is accepted after the
+ * close (invariant PENDING_REFUSED). */
 int
 pending_post(loop_core *core, uint64_t id, int kind)
 {
@@ -157,6 +172,8 @@ pending_wake_if_asleep(loop_core *core)
     pending_wake(core);
 }
 
+/* Whoever sleeps is woken (invariant PENDING_CLOSE).  The poller would forget the edge of a descriptor that
+ * is closed before it has reported it: who sleeps there closes it afterwards. */
 void
 pending_close(loop_core *core)
 {
@@ -164,9 +181,8 @@ pending_close(loop_core *core)
   core->closed = true;
   core->queued.count = 0;
   atomic_store_explicit(&core->count, 0, memory_order_relaxed);
-  if (core->waker_fd >= 0)
-    waker_close(core->waker_fd);
-  core->waker_fd = -1;
+  if (!core->in_poller)
+    close_waker(core);
   wake_and_unlock(core);
 }
 
@@ -182,13 +198,15 @@ pending_waker_fd(loop_core *core)
   int fd;
 
   pthread_mutex_lock(&core->lock);
-  if (core->waker_fd < 0)
+  errno = EBADF; /* of a closed one */
+  if (core->waker_fd < 0 && !core->closed)
     core->waker_fd = waker_open();
   fd = core->waker_fd;
   pthread_mutex_unlock(&core->lock);
   return fd;
 }
 
+/* Under the lock, so that a poster sees the sleep or the loop its event (invariant PENDING_WAKE). */
 bool
 pending_prepare(loop_core *core, enum pending_state mode)
 {
@@ -197,9 +215,11 @@ pending_prepare(loop_core *core, enum pending_state mode)
   pthread_mutex_lock(&core->lock);
   /* Whoever sleeps still cannot go to sleep: each sleep's end was announced. */
   assert(atomic_load_explicit(&core->state, memory_order_relaxed) == PENDING_AWAKE);
-  may_sleep = core->queued.count == 0;
-  if (may_sleep)
+  may_sleep = core->queued.count == 0 && !core->closed;
+  if (may_sleep) {
     atomic_store_explicit(&core->state, mode, memory_order_relaxed);
+    core->in_poller = mode == PENDING_WAIT_POLLER;
+  }
   pthread_mutex_unlock(&core->lock);
   return may_sleep;
 }
@@ -229,6 +249,9 @@ pending_awake(loop_core *core)
 {
   pthread_mutex_lock(&core->lock);
   atomic_store_explicit(&core->state, PENDING_AWAKE, memory_order_relaxed);
+  core->in_poller = false;
+  if (core->closed)
+    close_waker(core);
   pthread_mutex_unlock(&core->lock);
 }
 

@@ -45,7 +45,7 @@ void pending_wake(loop_core *core);
  * no lock while the loop is awake. */
 void pending_wake_if_asleep(loop_core *core);
 
-/* Any thread.  Ends every later post with -1 and drops what is queued. */
+/* Any thread.  Ends every later post with -1, drops what is queued and ends the loop's sleep. */
 void pending_close(loop_core *core);
 
 /* Any thread, no lock: how many events wait to be drained (a hint for other threads). */
@@ -56,7 +56,7 @@ size_t pending_count(loop_core *core);
 int pending_waker_fd(loop_core *core);
 
 /* Loop's thread; takes the pending lock.  Announces a sleep in the given mode.  false when events
- * are queued already: the loop must not sleep then. */
+ * are queued already, or the core is closed: the loop must not sleep then. */
 bool pending_prepare(loop_core *core, enum pending_state mode);
 
 /* Loop's thread, without the GIL; takes the pending lock.  After pending_prepare with

@@ -1,5 +1,6 @@
 /* The pending queue as a plain C program (for TSan and ASan too): nothing posted is lost, a sleeper
  * is woken in both modes, and a closed core refuses. */
+#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -102,6 +103,61 @@ test_closed_core_refuses(void)
   pending_decref(core);
   CHECK(pending_post(core, 3, LOOP_EVENT_SOURCE) == -1);
   pending_decref(core);
+  return 0;
+}
+
+/* 1 when the descriptor is readable, 0 when not, -1 when it was closed. */
+static int
+is_readable(int fd)
+{
+  struct pollfd watched = {.fd = fd, .events = POLLIN};
+
+  if (poll(&watched, 1, 0) < 0 || watched.revents & POLLNVAL)
+    return -1;
+  return watched.revents != 0;
+}
+
+static int
+test_close_forbids_sleep(void)
+{
+  loop_core *core = pending_new();
+
+  pending_close(core);
+  CHECK(!pending_prepare(core, PENDING_WAIT_COND));
+  CHECK(!pending_prepare(core, PENDING_WAIT_POLLER));
+  CHECK(pending_waker_fd(core) == -1 && errno == EBADF);
+  pending_decref(core);
+  return 0;
+}
+
+static int
+test_close_ends_a_sleep_on_the_condition(void)
+{
+  loop_core *core = pending_new();
+
+  CHECK(pending_prepare(core, PENDING_WAIT_COND));
+  pending_close(core);
+  pending_wait(core, -1);
+  pending_decref(core);
+  return 0;
+}
+
+/* The descriptor lives until the sleeper has come back, whether the close or a post ended its sleep. */
+static int
+test_close_ends_a_sleep_in_the_poller(void)
+{
+  for (int posted = 0; posted <= 1; posted++) {
+    loop_core *core = pending_new();
+    int waker = pending_waker_fd(core);
+
+    CHECK(waker >= 0 && pending_prepare(core, PENDING_WAIT_POLLER));
+    CHECK(!posted || pending_post(core, 1, LOOP_EVENT_SOURCE) == 0);
+    pending_close(core);
+    CHECK(is_readable(waker) == 1);
+    pending_awake(core);
+    CHECK(is_readable(waker) == -1);
+    pending_decref(core);
+  }
   return 0;
 }
 
@@ -315,6 +371,9 @@ main(void)
   RUN(test_queued_events_forbid_sleep);
   RUN(test_deadline_is_never_early);
   RUN(test_closed_core_refuses);
+  RUN(test_close_forbids_sleep);
+  RUN(test_close_ends_a_sleep_on_the_condition);
+  RUN(test_close_ends_a_sleep_in_the_poller);
   RUN(test_awake_loop_costs_no_wake);
   RUN(test_nothing_lost_on_the_condition);
   RUN(test_nothing_lost_in_the_poller);

@@ -40,6 +40,23 @@ def test_a_wait_without_events_lasts_its_timeout_and_gives_nothing(native):
     assert time.monotonic() - begin >= 0.020
 
 
+@pytest.mark.parametrize("watches", [False, True])
+def test_a_loop_that_waits_is_not_closed_by_another_thread(native, pair, watches):
+    if watches:
+        native.add_reader(pair[0], lambda: None)
+    events = []
+    waiter = threading.Thread(target=lambda: events.extend(native._run_once_native_for(None)))
+    waiter.start()
+    while not native.is_running():
+        time.sleep(0.001)
+    with pytest.raises(RuntimeError, match="running"):
+        native.close()
+    assert native._post(7, 3)
+    waiter.join()
+    assert events == [(7, 3)]
+    assert not native.is_running() and not native.is_closed()
+
+
 def test_a_posted_timer_event_fires_its_handle_once(native):
     fired = []
     native._timers[7] = native.call_later(3600, fired.append, "fired")

@@ -6,10 +6,13 @@ replacing a method must be noticed after it was called already.
 
 import asyncio
 import gc
+import threading
 import types
 from unittest import mock
 
 import pytest
+
+import erlang
 
 
 async def two_steps():
@@ -190,6 +193,31 @@ def test_attribute_names_are_strings(loop):
         getattr(loop, 1)
     with pytest.raises(TypeError):
         setattr(loop, 1, 2)
+
+
+@pytest.mark.parametrize("how", ["a call from another thread", "a call", "a timer"])
+def test_what_comes_while_an_overridden_clock_is_asked_is_not_slept_over(how):
+    class Loop(erlang.ErlangEventLoop):
+        armed = False
+
+        def time(self):
+            if self.armed:
+                self.armed = False
+                if how == "a timer":
+                    self.call_at(0.0, self.stop)
+                elif how == "a call":
+                    self.call_soon(self.stop)
+                else:
+                    thread = threading.Thread(target=self.call_soon_threadsafe, args=(self.stop,))
+                    thread.start()
+                    thread.join()
+            return super().time()
+
+    loop = Loop()
+    loop.call_soon(setattr, loop, "armed", True)
+    loop.run_forever()
+    assert not loop.armed
+    loop.close()
 
 
 def test_an_instance_that_was_given_run_once_is_driven_by_it(loop):
