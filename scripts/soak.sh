@@ -7,6 +7,9 @@ soak() {
   mkdir -p "$beams"
   "$(configured ERLC)" -o "$beams" "$top"/tests/soak/*.erl
   bench_packages "$top/tests/soak/requirements.txt"
+  # Else each of dozens of threads has an arena of its own, which keeps the most that was ever used of it:
+  # the memory would go on growing for hours to what they all needed at some time.
+  export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-1}
   run_erl +Bi -noinput -pa "$beams" -eval 'soak:main().' -extra "$1" "$beams" &
   vm=$!
   trap 'kill -USR2 "$vm" 2>/dev/null' INT TERM

@@ -10,8 +10,8 @@ matplotlib.use("svg")
 from matplotlib import pyplot
 
 PANELS = [
-    ("MB", ["rss", "total", "binary"]),
-    ("thousand", ["python_objects"]),
+    ("MB", ["rss", "total", "binary", "malloc"]),
+    ("thousand", ["python_objects", "python_blocks"]),
     ("", ["channels", "blocks", "calls", "objects", "loops", "tasks", "fds", "threads"]),
 ]
 

@@ -17,7 +17,7 @@
 -define(SAMPLES, 300).
 -define(LINES, 4).
 
--define(MEMORY, [rss, total, binary, python_objects]).
+-define(MEMORY, [rss, total, binary, malloc, python_objects, python_blocks]).
 
 main() ->
     [Minutes, Folder] = init:get_plain_arguments(),
@@ -98,12 +98,13 @@ run(#{every := Every, line := Line, until := Until} = Run, NextSample, NextLine,
 sample(Load, Started) ->
     Memory = maps:from_list(erlang:memory()),
     {Channels, Blocks} = beamloop_nif:nif_channel_live(),
-    {ok, Objects} = py:eval("len(__import__('gc').get_objects())"),
+    {ok, {Objects, PythonBlocks, Malloc}} = py:call(soak_actors, memory, []),
     Info = maps:remove(state, py:info()),
     {Errors, _} = soak_load:errors(Load),
     #{seconds => (erlang:monotonic_time(millisecond) - Started) / 1000,
       memory => [{rss, status("VmRSS") / 1024}, {total, maps:get(total, Memory) / 1048576},
-                 {binary, maps:get(binary, Memory) / 1048576}, {python_objects, Objects / 1000}],
+                 {binary, maps:get(binary, Memory) / 1048576}, {malloc, Malloc / 1048576}, {python_objects, Objects / 1000},
+                 {python_blocks, PythonBlocks / 1000}],
       counters => [{channels, Channels}, {blocks, Blocks}] ++ lists:sort(maps:to_list(Info)) ++
                   loop_counters() ++
                   [{processes, erlang:system_info(process_count)}, {fds, descriptors()},
@@ -142,6 +143,7 @@ line(Before, #{seconds := Seconds, memory := Memory, counters := Counters, error
                words("~p ~.1f", rates(Before, Sample))]).
 
 unit(python_objects) -> " thousand";
+unit(python_blocks) -> " thousand";
 unit(_) -> " MB".
 
 words(Format, Pairs) ->

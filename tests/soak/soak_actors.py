@@ -2,13 +2,41 @@
 
 import asyncio
 import contextlib
+import ctypes
+import gc
 import random
 import sys
 import time
+from typing import ClassVar
 
 import erlang
 from erlang import Atom, ByteChannel
 from erlang.channel import Channel, ChannelClosed, reply, select, select_sync
+
+# --- what there is in Python and in the C library -------------------------------------------
+
+
+class _MallInfo(ctypes.Structure):
+    _fields_: ClassVar = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks"),
+            *("uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def memory():
+    """Objects that the garbage collector knows, blocks of memory that Python holds, and bytes that
+    the C library has given out: what is mapped besides, it keeps for later."""
+    bytes_used = 0
+    with contextlib.suppress(AttributeError):  # a C library without
+        mallinfo = ctypes.CDLL(None).mallinfo2
+        mallinfo.restype = _MallInfo
+        info = mallinfo()
+        bytes_used = info.uordblks + info.hblkhd
+    return len(gc.get_objects()), sys.getallocatedblocks(), bytes_used
+
 
 # --- receivers, for as long as their channel is open --------------------------------------------
 
