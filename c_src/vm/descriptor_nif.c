@@ -76,7 +76,7 @@ ERL_NIF_TERM
 nif_descriptor_offer(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[])
 { /* (Fd, copy | same): {ok, Descriptor, Number} | {error, ebadf | emfile | enomem | emulator} */
   int fd;
-  ERL_NIF_TERM result;
+  ERL_NIF_TERM result = 0;
   (void)argc;
   if (!enif_get_int(env, argv[0], &fd)) {
     return enif_make_badarg(env);

@@ -16,6 +16,7 @@ from .byte_channel import ByteChannel, ByteChannelClosed
 
 __all__ = ["ByteChannelTransport", "connect_byte_channel", "open_byte_channel"]
 
+_CHUNK_COUNTS = 32  # bytes that a chunk counts at least
 _NOT_LOGGED = BrokenPipeError, ConnectionResetError, ConnectionAbortedError
 
 
@@ -28,9 +29,11 @@ class ByteChannelTransport(transports._FlowControlMixin, transports.Transport):
     def __init__(self, loop, channel, protocol, waiter=None, extra=None):
         super().__init__({**(extra or {}), "byte_channel": channel}, loop)
         self._channel = channel
+        self._try_send = channel.try_send_bytes
         self._piece = channel.max_size or 1 << 62  # the largest chunk that fits
         self._buffer = collections.deque()
         self._buffered = 0
+        self._most_unsent = 0  # at least what waits in the channel of what was written here
         self._closing = self._eof = self._eof_sent = False
         self._conn_lost = 0
         self._paused = False
@@ -168,6 +171,18 @@ class ByteChannelTransport(transports._FlowControlMixin, transports.Transport):
         return self._buffered + (0 if self._eof_sent else self._channel.unsent)
 
     def write(self, data):
+        size = len(data) if type(data) is bytes else 0
+        if 0 < size <= self._piece and not (self._buffer or self._eof or self._conn_lost):
+            # As below, without a detour.
+            try:
+                if self._try_send(data):
+                    self._most_unsent += size if size > _CHUNK_COUNTS else _CHUNK_COUNTS
+                    if self._most_unsent > self._high_water:
+                        self._look_after_buffers()
+                    return
+            except ByteChannelClosed as error:
+                self._broken(error)
+                return
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(
                 f"data argument must be a bytes-like object, not {type(data).__name__!r}"
@@ -208,6 +223,7 @@ class ByteChannelTransport(transports._FlowControlMixin, transports.Transport):
         return data
 
     def _look_after_buffers(self):
+        self._most_unsent = self.get_write_buffer_size()
         self._maybe_pause_protocol()
         if self._writer is None and (self._buffer or self._protocol_paused):
             self._writer = self._loop.create_task(self._write_out())
