@@ -5,6 +5,7 @@
 
 -export([all/0, suite/0, init_per_suite/1, end_per_suite/1, end_per_testcase/2]).
 -export([functions_take_arguments/1, names_may_be_dotted/1, eval_sees_locals/1,
+         a_profiled_call_ends/1,
          binaries_are_bytes_unless_asked/1, objects_are_opaque_and_come_back/1,
          objects_are_dropped_with_their_last_reference/1, exceptions_are_errors/1,
          known_exception_names_are_atoms/1, no_exception_ends_the_vm/1,
@@ -21,7 +22,7 @@ suite() ->
     [{timetrap, {minutes, 1}}].
 
 all() ->
-    [functions_take_arguments, names_may_be_dotted, eval_sees_locals,
+    [functions_take_arguments, names_may_be_dotted, eval_sees_locals, a_profiled_call_ends,
      binaries_are_bytes_unless_asked, objects_are_opaque_and_come_back,
      objects_are_dropped_with_their_last_reference, exceptions_are_errors,
      known_exception_names_are_atoms, no_exception_ends_the_vm,
@@ -55,6 +56,14 @@ functions_take_arguments(_Config) ->
     ?assertEqual({ok, [1, 5, 6]}, py:call('__main__', f, [1, 5], #{c => 6})),
     ?assertEqual({ok, [1, 5, 6]}, py:call(<<"__main__">>, "f", [1], #{<<"b">> => 5, "c" => 6})),
     ?assertEqual({ok, none}, py:call(time, sleep, [0])).
+
+%% On a thread that has run a call before, too.
+a_profiled_call_ends(_Config) ->
+    [ok = py:exec("import asyncio, cProfile\n"
+                  "profile = cProfile.Profile()\n"
+                  "profile.enable()\n"
+                  "asyncio.run(asyncio.sleep(0))\n"
+                  "profile.disable()\n") || _ <- lists:seq(1, 3)].
 
 names_may_be_dotted(_Config) ->
     ?assertEqual({ok, <<"a/b">>}, py:call('os.path', join, [<<"a">>, <<"b">>])),
