@@ -135,6 +135,7 @@ suite_python() {
     python_tests tests/loop
     python_tests tests/term
     python_tests tests/typing
+    python_tests tests/shortage
   fi
 }
 

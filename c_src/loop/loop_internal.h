@@ -154,6 +154,8 @@ struct ready_ring {
 };
 
 int ready_grow(struct ready_ring *ring);
+/* So many pushes find room.  0, or -1 with an exception. */
+int ready_reserve(struct ready_ring *ring, size_t count);
 int ready_push(struct ready_ring *ring, PyObject *object);
 int ready_push_owned(struct ready_ring *ring, PyObject *object); /* takes the reference */
 int ready_push_source(struct ready_ring *ring, uint64_t id, int kind);
@@ -192,6 +194,13 @@ timer_handle *timers_pop(struct timer_heap *heap);
 void timers_clear(struct timer_heap *heap);
 int timers_traverse(struct timer_heap *heap, visitproc visit, void *arg);
 PyObject *timers_snapshot(struct timer_heap *heap);
+
+/* Of a heap that is not empty; borrowed. */
+static inline timer_handle *
+timers_peek(const struct timer_heap *heap)
+{
+  return heap->handles[heap->entries[0].slot];
+}
 
 static inline int64_t
 timers_first(const struct timer_heap *heap)

@@ -188,7 +188,8 @@ append_event(PyObject *list, uint64_t id, int kind)
   return rc;
 }
 
-/* Empties the pending queue, in one batch, into the ready ring or into collect. */
+/* Empties the pending queue, in one batch, into the ready ring or into collect.  What finds no memory
+ * comes again. */
 static int
 drain_pending(native_loop *self, PyObject *collect)
 {
@@ -198,12 +199,18 @@ drain_pending(native_loop *self, PyObject *collect)
   if (pending_count(self->core) == 0)
     return 0;
   events = pending_take(self->core, &count);
+  if (collect == NULL && ready_reserve(&self->ready, count) < 0) {
+    pending_keep(self->core, count);
+    return -1;
+  }
   for (size_t i = 0; i < count; i++) {
     int rc = collect != NULL ? append_event(collect, events[i].id, events[i].kind)
                              : ready_event(self, events[i].id, events[i].kind);
 
-    if (rc < 0)
+    if (rc < 0) {
+      pending_keep(self->core, count - i);
       return -1;
+    }
   }
   return 0;
 }
@@ -222,10 +229,33 @@ static int
 fire_timers(native_loop *self, int64_t now)
 {
   while (timers_first(&self->timers) <= now) {
-    note_lag(self, now);
-    if (ready_push_owned(&self->ready, (PyObject *)timers_pop(&self->timers)) < 0)
+    if (ready_reserve(&self->ready, 1) < 0)
       return -1;
+    note_lag(self, now);
+    (void)ready_push_owned(&self->ready, (PyObject *)timers_pop(&self->timers));
   }
+  return 0;
+}
+
+/* Moves the first timer into loop._timers and notes its id; it stays where it is when memory is short. */
+static int
+collect_timer(native_loop *self, uint64_t id, PyObject *collect)
+{
+  PyObject *timer = (PyObject *)timers_peek(&self->timers);
+  PyObject *key = PyLong_FromUnsignedLongLong(id);
+  int rc;
+
+  if (key == NULL)
+    return -1;
+  rc = append_event(collect, id, LOOP_EVENT_TIMER);
+  if (rc == 0)
+    rc = PyDict_SetItem(self->timers_map, key, timer);
+  Py_DECREF(key);
+  if (rc < 0)
+    return -1;
+  (void)timers_pop(&self->timers);
+  handle_track((handle *)timer);
+  Py_DECREF(timer);
   return 0;
 }
 
@@ -235,17 +265,9 @@ collect_timers(native_loop *self, int64_t now, PyObject *collect)
 {
   while (timers_first(&self->timers) <= now) {
     uint64_t id = (uint64_t)TIMER_ID_BASE + self->timers.next_seq++;
-    PyObject *timer, *key;
-    int rc;
 
     note_lag(self, now);
-    timer = (PyObject *)timers_pop(&self->timers);
-    handle_track((handle *)timer);
-    key = PyLong_FromUnsignedLongLong(id);
-    rc = key == NULL ? -1 : PyDict_SetItem(self->timers_map, key, timer);
-    Py_XDECREF(key);
-    Py_DECREF(timer);
-    if (rc < 0 || append_event(collect, id, LOOP_EVENT_TIMER) < 0)
+    if (collect_timer(self, id, collect) < 0)
       return -1;
   }
   return 0;

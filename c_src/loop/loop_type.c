@@ -111,9 +111,12 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
   self->core = pending_new();
   if (self->core == NULL)
     PyErr_NoMemory();
-  self->timers_map = PyDict_New();
-  if (self->core == NULL || self->timers_map == NULL || note_overrides(self) < 0)
+  else
+    self->timers_map = PyDict_New();
+  if (self->timers_map == NULL || note_overrides(self) < 0) {
+    self->closed = true; /* asyncio's __del__ would close it, with what it has not got yet */
     Py_CLEAR(self);
+  }
   return (PyObject *)self;
 }
 

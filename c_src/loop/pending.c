@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "lock_check.h"
@@ -28,7 +29,9 @@ struct loop_core {
   pthread_cond_t cond;          /* waits use lock and the monotonic clock */
   struct pending_buffer queued; /* guarded by lock */
   struct pending_buffer taken;  /* the loop's thread alone */
-  atomic_size_t count;          /* mirrors queued.count; written under lock */
+  size_t kept;                  /* guarded by lock: all of taken, or 0 */
+  size_t reserved;              /* guarded by lock: room in either buffer for events of sources */
+  atomic_size_t count;          /* of queued and kept; written under lock */
   atomic_int state;             /* enum pending_state; written under lock */
   int waker_fd;                 /* guarded by lock; -1 until the first sleep in the poller */
   bool in_poller;               /* guarded by lock; a sleep there was announced and has not ended */
@@ -100,21 +103,35 @@ pending_decref(loop_core *core)
   atomic_fetch_sub_explicit(&live_cores, 1, memory_order_relaxed);
 }
 
+/* Call with the lock held.  Makes room for so many more events.  0, or -1 when memory is short. */
+static int
+buffer_make_room(struct pending_buffer *buffer, size_t room)
+{
+  size_t capacity = buffer->capacity ? buffer->capacity : 64;
+  pending_event *events;
+
+  assert(buffer->count <= buffer->capacity);
+  if (buffer->capacity - buffer->count >= room)
+    return 0;
+  while (capacity - buffer->count < room)
+    capacity *= 2;
+  events = realloc(buffer->events, capacity * sizeof(*events));
+  if (events == NULL)
+    return -1;
+  buffer->events = events;
+  buffer->capacity = capacity;
+  return 0;
+}
+
 /* Call with the lock held.  0, or -1 when memory is short. */
 static int
-buffer_append(struct pending_buffer *buffer, uint64_t id, int kind)
+queue_event(loop_core *core, uint64_t id, int kind)
 {
-  assert(buffer->count <= buffer->capacity);
-  if (buffer->count == buffer->capacity) {
-    size_t capacity = buffer->capacity ? buffer->capacity * 2 : 64;
-    pending_event *events = realloc(buffer->events, capacity * sizeof(*events));
+  struct pending_buffer *queued = &core->queued;
 
-    if (events == NULL)
-      return -1;
-    buffer->events = events;
-    buffer->capacity = capacity;
-  }
-  buffer->events[buffer->count++] = (pending_event){.id = id, .kind = kind};
+  if (buffer_make_room(queued, kind >= LOOP_EVENT_SOURCE ? 1 : core->reserved + 1) < 0)
+    return -1;
+  queued->events[queued->count++] = (pending_event){.id = id, .kind = kind};
   return 0;
 }
 
@@ -129,7 +146,7 @@ wake_and_unlock(loop_core *core)
   int state = atomic_load_explicit(&core->state, memory_order_relaxed);
 
   assert(lock_is_held(&core->lock));
-  assert(pending_count(core) == core->queued.count);
+  assert(pending_count(core) == core->queued.count + core->kept);
   assert(!core->closed || core->queued.count == 0);
   if (state == PENDING_AWAKE) {
     pthread_mutex_unlock(&core->lock);
@@ -149,13 +166,37 @@ int
 pending_post(loop_core *core, uint64_t id, int kind)
 {
   pthread_mutex_lock(&core->lock);
-  if (core->closed || buffer_append(&core->queued, id, kind) < 0) {
+  if (core->closed || queue_event(core, id, kind) < 0) {
     pthread_mutex_unlock(&core->lock);
     return -1;
   }
-  atomic_store_explicit(&core->count, core->queued.count, memory_order_relaxed);
+  atomic_store_explicit(&core->count, core->queued.count + core->kept, memory_order_relaxed);
   wake_and_unlock(core);
   return 0;
+}
+
+int
+pending_reserve(loop_core *core)
+{
+  int rc;
+
+  pthread_mutex_lock(&core->lock);
+  rc = buffer_make_room(&core->queued, core->reserved + 1);
+  if (rc == 0)
+    rc = buffer_make_room(&core->taken, core->reserved + 1);
+  if (rc == 0)
+    core->reserved++;
+  pthread_mutex_unlock(&core->lock);
+  return rc;
+}
+
+void
+pending_unreserve(loop_core *core)
+{
+  pthread_mutex_lock(&core->lock);
+  assert(core->reserved > 0);
+  core->reserved--;
+  pthread_mutex_unlock(&core->lock);
 }
 
 void
@@ -179,7 +220,7 @@ pending_close(loop_core *core)
 {
   pthread_mutex_lock(&core->lock);
   core->closed = true;
-  core->queued.count = 0;
+  core->queued.count = core->kept = 0;
   atomic_store_explicit(&core->count, 0, memory_order_relaxed);
   if (!core->in_poller)
     close_waker(core);
@@ -215,7 +256,7 @@ pending_prepare(loop_core *core, enum pending_state mode)
   pthread_mutex_lock(&core->lock);
   /* Whoever sleeps still cannot go to sleep: each sleep's end was announced. */
   assert(atomic_load_explicit(&core->state, memory_order_relaxed) == PENDING_AWAKE);
-  may_sleep = core->queued.count == 0 && !core->closed;
+  may_sleep = core->queued.count == 0 && core->kept == 0 && !core->closed;
   if (may_sleep) {
     atomic_store_explicit(&core->state, mode, memory_order_relaxed);
     core->in_poller = mode == PENDING_WAIT_POLLER;
@@ -255,16 +296,21 @@ pending_awake(loop_core *core)
   pthread_mutex_unlock(&core->lock);
 }
 
-/* Loop's thread.  Empties the buffer that the last drain handed out. */
+/* Call with the lock held, on the loop's thread.  Empties the buffer that the last drain handed out. */
 static void
-buffer_reset(struct pending_buffer *buffer)
+reset_taken(loop_core *core)
 {
-  buffer->count = 0;
-  if (buffer->capacity > PENDING_KEEP_EVENTS) {
-    free(buffer->events);
-    buffer->events = NULL;
-    buffer->capacity = 0;
-  }
+  struct pending_buffer *taken = &core->taken;
+  pending_event *smaller;
+
+  taken->count = 0;
+  if (taken->capacity <= PENDING_KEEP_EVENTS || core->reserved > PENDING_KEEP_EVENTS)
+    return;
+  smaller = realloc(taken->events, PENDING_KEEP_EVENTS * sizeof(*smaller));
+  if (smaller == NULL)
+    return;
+  taken->events = smaller;
+  taken->capacity = PENDING_KEEP_EVENTS;
 }
 
 pending_event *
@@ -272,15 +318,33 @@ pending_take(loop_core *core, size_t *count)
 {
   struct pending_buffer empty;
 
-  buffer_reset(&core->taken);
-  if (pending_count(core) != 0) {
+  if (pending_count(core) == 0) {
+    *count = 0;
+    return core->taken.events;
+  }
+  pthread_mutex_lock(&core->lock);
+  if (core->kept == 0) {
+    reset_taken(core);
     empty = core->taken;
-    pthread_mutex_lock(&core->lock);
     core->taken = core->queued;
     core->queued = empty;
-    atomic_store_explicit(&core->count, 0, memory_order_relaxed);
-    pthread_mutex_unlock(&core->lock);
   }
+  core->kept = 0;
+  atomic_store_explicit(&core->count, core->queued.count, memory_order_relaxed);
+  pthread_mutex_unlock(&core->lock);
   *count = core->taken.count;
   return core->taken.events;
+}
+
+void
+pending_keep(loop_core *core, size_t count)
+{
+  struct pending_buffer *taken = &core->taken;
+
+  assert(count <= taken->count);
+  pthread_mutex_lock(&core->lock);
+  memmove(taken->events, taken->events + taken->count - count, count * sizeof(*taken->events));
+  taken->count = core->kept = count;
+  atomic_store_explicit(&core->count, core->queued.count + count, memory_order_relaxed);
+  pthread_mutex_unlock(&core->lock);
 }

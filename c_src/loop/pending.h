@@ -38,6 +38,18 @@ void pending_decref(loop_core *core);
 /* Any thread; takes the pending lock.  0, or -1 when closed or out of memory (nothing queued). */
 int pending_post(loop_core *core, uint64_t id, int kind);
 
+/* Loop's thread, not while it works through what it has taken; takes the pending lock.  From now on, until
+ * pending_unreserve, there is room for one source event more, which no other event takes: a source that
+ * has no more than one under way can always post.  0, or -1 when memory is short. */
+int pending_reserve(loop_core *core);
+void pending_unreserve(loop_core *core);
+
+/* Loop's thread, not while it goes through what it has taken; takes the pending lock.  From now on, until
+ * pending_unreserve, there is room for one more source event, which no other event takes: a source that
+ * has no more than one under way can always post.  0, or -1 when memory is short. */
+int pending_reserve(loop_core *core);
+void pending_unreserve(loop_core *core);
+
 /* Any thread; takes the pending lock when the loop sleeps.  Ends its sleep, if it sleeps. */
 void pending_wake(loop_core *core);
 
@@ -69,5 +81,9 @@ void pending_awake(loop_core *core);
 /* Loop's thread; takes the pending lock.  All queued events, oldest first, valid until the next
  * call; *count receives how many. */
 pending_event *pending_take(loop_core *core, size_t *count);
+
+/* Loop's thread, after pending_take; takes the pending lock.  The last `count` of what was taken come again
+ * with the next pending_take. */
+void pending_keep(loop_core *core, size_t count);
 
 #endif

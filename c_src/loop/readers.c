@@ -5,6 +5,7 @@
 #include <fcntl.h>
 
 #define POLL_BATCH 256
+#define MOST_READY_BY_EVENT 3 /* a transport, a reader and a writer beside it */
 
 /* --- the table ------------------------------------------------------------------------------- */
 
@@ -19,6 +20,9 @@ readers_fileno(loop_state *state, PyObject *object)
     number = Py_NewRef(object);
   } else {
     number = PyObject_CallMethodNoArgs(object, state->str_fileno);
+    if (number == NULL && !PyErr_ExceptionMatches(PyExc_AttributeError) &&
+        !PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError))
+      return -1;
     if (number == NULL || !PyLong_Check(number)) {
       Py_XDECREF(number);
       PyErr_Clear();
@@ -449,6 +453,18 @@ serve_event(native_loop *loop, const struct poller_event *event, PyObject *colle
   return 0;
 }
 
+/* Has the kernel report events anew that nobody was told of. */
+static void
+watch_again(native_loop *loop, const struct poller_event *events, int count)
+{
+  for (int i = 0; i < count; i++) {
+    int fd = events[i].fd;
+
+    if (fd < loop->fds.capacity && loop->fds.watches[fd].installed != 0)
+      (void)poller_watch(loop->poller, fd, loop->fds.watches[fd].installed, 1);
+  }
+}
+
 int
 readers_poll(native_loop *loop, int64_t timeout_ns, PyObject *collect)
 {
@@ -457,6 +473,12 @@ readers_poll(native_loop *loop, int64_t timeout_ns, PyObject *collect)
   int error = 0;
   int n;
 
+  /* An edge is reported once: nothing may fail afterwards. */
+  if (collect == NULL && ready_reserve(&loop->ready, MOST_READY_BY_EVENT * POLL_BATCH) < 0) {
+    if (timeout_ns != 0)
+      pending_awake(loop->core); /* the sleep was announced */
+    return -1;
+  }
   assert(PyGILState_Check() && table_is_sound(&loop->fds));
 
   if (timeout_ns == 0) {
@@ -479,8 +501,10 @@ readers_poll(native_loop *loop, int64_t timeout_ns, PyObject *collect)
   /* A full batch means that there is more. */
   loop->fds.changed = n == POLL_BATCH;
   for (int i = 0; i < n; i++) {
-    if (serve_event(loop, &events[i], collect) < 0)
+    if (serve_event(loop, &events[i], collect) < 0) {
+      watch_again(loop, &events[i], n - i);
       return -1;
+    }
   }
   return 0;
 }

@@ -34,6 +34,16 @@ ready_grow(struct ready_ring *ring)
   return 0;
 }
 
+int
+ready_reserve(struct ready_ring *ring, size_t count)
+{
+  while (ring->capacity - ring->len < count) {
+    if (ready_grow(ring) < 0)
+      return -1;
+  }
+  return 0;
+}
+
 static inline int
 push_item(struct ready_ring *ring, uintptr_t item)
 {

@@ -57,9 +57,15 @@ sources_add(native_loop *loop, loop_source_fn fn, PyObject *owner)
 
   if (loop_check_closed(loop) < 0)
     return 0;
-  slot = sources_take_slot(table);
-  if (slot == UINT32_MAX)
+  if (pending_reserve(loop->core) < 0) {
+    PyErr_NoMemory();
     return 0;
+  }
+  slot = sources_take_slot(table);
+  if (slot == UINT32_MAX) {
+    pending_unreserve(loop->core);
+    return 0;
+  }
   source = &table->slots[slot];
   source->id += SOURCE_SLOT_MASK + 1;
   source->fn = fn;
@@ -83,6 +89,7 @@ sources_remove(native_loop *loop, uint64_t id)
   source->fn = NULL;
   source->owner = NULL;
   table->live--;
+  pending_unreserve(loop->core);
   /* A slot whose generations are used up stays unused for ever. */
   if (id + SOURCE_SLOT_MASK + 1 < SOURCE_ID_LIMIT) {
     source->next_free = table->first_free;

@@ -41,9 +41,12 @@ stream_cork(stream *self)
 {
   if (!self->in_callback) {
     /* Should the kernel not take all, the protocol resumes in the writer's context. */
-    Py_XSETREF(self->write_context, PyContext_CopyCurrent());
-    if (self->write_context == NULL || list_append(&self->loop->corked, (PyObject *)self) < 0)
-      return -1;
+    transport_take_context(self, &self->write_context);
+    if (list_append(&self->loop->corked, (PyObject *)self) < 0) {
+      /* It has been taken already, and nobody would send it. */
+      PyErr_Clear();
+      return stream_flush(self);
+    }
   }
   self->corked = true;
   return 0;

@@ -237,6 +237,8 @@ int transport_send_view(stream *self, PyObject *data, const Py_buffer *view);
 PyObject *transport_unchanging(PyObject *data);
 /* Keeps data from sent on, as a copy if it may change. */
 int transport_keep_rest(stream *self, PyObject *data, const Py_buffer *view, size_t sent);
+/* Sets the context to a copy of the current one; where memory is short, to what there is. */
+void transport_take_context(stream *self, PyObject **slot);
 /* The buffer is not empty any more: wait for the kernel. */
 int transport_await_writable(stream *self);
 /* Counts a write to a connection that is lost, and warns from the fifth on. */

@@ -48,9 +48,7 @@ method_resume_reading(stream *self, PyObject *Py_UNUSED(ignored))
   self->paused = false;
   /* As with a reader that is added anew: its context is that of the caller, and an end of stream
    * is reported again. */
-  Py_XSETREF(self->read_context, PyContext_CopyCurrent());
-  if (self->read_context == NULL)
-    return NULL;
+  transport_take_context(self, &self->read_context);
   self->readable |= self->at_eof;
   self->at_eof = false;
   transport_hold(self);

@@ -94,11 +94,25 @@ transport_write_failed(stream *self)
   return rc;
 }
 
+void
+transport_take_context(stream *self, PyObject **slot)
+{
+  PyObject *context = PyContext_CopyCurrent();
+
+  if (context == NULL) {
+    PyErr_Clear();
+    if (*slot == NULL)
+      *slot = Py_NewRef(self->read_context);
+    return;
+  }
+  Py_XSETREF(*slot, context);
+}
+
 int
 transport_await_writable(stream *self)
 {
-  Py_XSETREF(self->write_context, PyContext_CopyCurrent());
-  if (self->write_context == NULL || transport_register(self) < 0)
+  transport_take_context(self, &self->write_context);
+  if (transport_register(self) < 0)
     return -1;
   transport_hold(self);
   return 0;
@@ -178,8 +192,10 @@ transport_send_view(stream *self, PyObject *data, const Py_buffer *view)
   if (sent == view->len)
     return 0;
   self->writable = sent > 0 && self->kind->takes_parts;
-  if (transport_keep_rest(self, data, view, (size_t)sent) < 0 ||
-      transport_await_writable(self) < 0 || transport_schedule(self) < 0)
-    return -1;
+  /* What comes after a part that is missing is not what was written: that ends the connection. */
+  if (transport_keep_rest(self, data, view, (size_t)sent) < 0)
+    return sent > 0 ? transport_fatal(self, self->kind->write_error) : -1;
+  if (transport_await_writable(self) < 0 || transport_schedule(self) < 0)
+    return transport_fatal(self, self->kind->write_error);
   return transport_maybe_pause(self);
 }

@@ -71,6 +71,8 @@ class ErlangEventLoop(
     It is used as any asyncio loop is; see `asyncio.AbstractEventLoop` for its methods.
     """
 
+    _ssock = _csock = None
+
     def __init__(self):
         self._child_descriptors = set()
         self._listeners = {}

@@ -54,6 +54,55 @@ test_events_come_out_in_order(void)
   return 0;
 }
 
+/* What could not be worked through for want of memory comes again, before what came later. */
+static int
+test_kept_events_come_again(void)
+{
+  loop_core *core = pending_new();
+  pending_event *events;
+  size_t count;
+
+  for (uint64_t id = 0; id < 10; id++)
+    CHECK(pending_post(core, id, LOOP_EVENT_SOURCE) == 0);
+  events = pending_take(core, &count);
+  CHECK(count == 10);
+  pending_keep(core, 3);
+  CHECK(pending_count(core) == 3 && !pending_prepare(core, PENDING_WAIT_COND));
+  CHECK(pending_post(core, 10, LOOP_EVENT_SOURCE) == 0 && pending_count(core) == 4);
+  events = pending_take(core, &count);
+  CHECK(count == 3 && events[0].id == 7 && events[2].id == 9 && pending_count(core) == 1);
+  events = pending_take(core, &count);
+  CHECK(count == 1 && events[0].id == 10);
+  pending_take(core, &count);
+  CHECK(count == 0 && pending_prepare(core, PENDING_WAIT_COND));
+  pending_decref(core);
+  return 0;
+}
+
+/* Room is reserved in both buffers, however many other events there are. */
+static int
+test_reserved_room_stays(void)
+{
+  loop_core *core = pending_new();
+  size_t count;
+
+  for (int i = 0; i < 5000; i++)
+    CHECK(pending_reserve(core) == 0);
+  for (int round = 0; round < 4; round++) {
+    for (uint64_t id = 0; id < 5000; id++)
+      CHECK(pending_post(core, id, LOOP_EVENT_READ) == 0);
+    for (uint64_t id = 0; id < 5000; id++)
+      CHECK(pending_post(core, id, LOOP_EVENT_SOURCE) == 0);
+    pending_take(core, &count);
+    CHECK(count == 10000);
+  }
+  for (int i = 0; i < 5000; i++)
+    pending_unreserve(core);
+  pending_take(core, &count);
+  pending_decref(core);
+  return 0;
+}
+
 static int
 test_queued_events_forbid_sleep(void)
 {
@@ -368,6 +417,8 @@ int
 main(void)
 {
   RUN(test_events_come_out_in_order);
+  RUN(test_kept_events_come_again);
+  RUN(test_reserved_room_stays);
   RUN(test_queued_events_forbid_sleep);
   RUN(test_deadline_is_never_early);
   RUN(test_closed_core_refuses);
