@@ -3,7 +3,7 @@
 lint_checks=(c_format c_warnings borders python_lint python_format stubs dialyzer xref)
 
 c_files() {
-  (cd "$top" && find c_src tests/c tests/erl tests/fuzz -name '*.[ch]' | sort)
+  (cd "$top" && find c_src tests/c tests/erl tests/fuzz tests/shortage -name '*.[ch]' | sort)
 }
 
 lint_c_format() {

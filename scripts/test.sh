@@ -167,6 +167,10 @@ compile_suites() {
   make -C "$build" --no-print-directory clocked || return
   ERL_LIBS=$build/lib "$(configured ERLC)" +debug_info -Werror -o "$1" \
     "$top"/tests/erl/*.erl "$top"/tests/soak/*.erl || return
+  # shortage_SUITE's: see tests/shortage/shortage.h.
+  "$(configured CC)" -O1 -g -fPIC -shared -I"$top/tests/shortage" \
+    -I"$(configured ERLANG_PREFIX)/usr/include" -o "$1/shortage.so" \
+    "$top"/tests/shortage/shortage.c "$top"/tests/shortage/shortage_nif.c -ldl || return
   local data
   for data in "$top"/tests/erl/*_data; do
     [ ! -d "$data" ] || ln -s "$data" "$1/"

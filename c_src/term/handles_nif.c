@@ -304,10 +304,11 @@ keep_by_emulator(ErlNifEnv *env, const uint8_t *ext, size_t size)
 
 /* The live resource of a reference that the table knows, under whatever name the node has now. */
 static void *
-keep_known(const uint8_t *ext, size_t size)
+keep_known(const uint8_t *ext, size_t size, int *short_of_memory)
 {
   ErlNifEnv *env = enif_alloc_env();
   if (env == NULL) {
+    *short_of_memory = 1;
     return NULL;
   }
   void *resource = keep_by_emulator(env, ext, size);
@@ -324,13 +325,14 @@ keep_known(const uint8_t *ext, size_t size)
 
 /* Takes the lock, and holds it while nothing else is called. */
 void *
-handles_find(const uint8_t *ext, size_t size, enum handle_kind *kind)
+handles_find(const uint8_t *ext, size_t size, enum handle_kind *kind, int *short_of_memory)
 {
+  *short_of_memory = 0;
   uint32_t number[WORDS];
   if (!parse_number(ext, size, number) || !find_number(number, kind)) {
     return NULL;
   }
-  return keep_known(ext, size);
+  return keep_known(ext, size, short_of_memory);
 }
 
 /* Takes the lock. */
@@ -371,7 +373,9 @@ handles_keep(void *resource)
     }
   }
   pthread_mutex_unlock(&lock);
-  return size == 0 ? NULL : keep_known(ext, size);
+  /* Where memory is short the caller makes another handle, or finds that it cannot. */
+  int short_of_memory;
+  return size == 0 ? NULL : keep_known(ext, size, &short_of_memory);
 }
 
 /* Any thread that holds a count of the resource, or a term that does. */

@@ -81,7 +81,12 @@ hook_reference(const uint8_t *ext, size_t size, void *arg)
 {
   const decode_context *context = arg;
   enum handle_kind kind;
-  void *resource = handles_find(ext, size, &kind);
+  int short_of_memory;
+  void *resource = handles_find(ext, size, &kind, &short_of_memory);
+  if (short_of_memory) {
+    PyErr_NoMemory();
+    return NULL;
+  }
   if (resource == NULL && context != NULL) {
     resource = context->find(ext, size, context->arg, &kind);
   }

@@ -15,6 +15,8 @@ typedef struct hosted_loop {
   ErlNifPid owner;
   ErlNifMonitor monitor;
   ErlNifEnv *env; /* the loop's thread; holds ref */
+  ErlNifEnv
+      *message; /* the loop's thread; empty: the owner is told whether there is memory or not */
   ERL_NIF_TERM ref;
   pthread_mutex_t lock;
   inbox *in; /* guarded by lock; counted; NULL before the loop is ready */
@@ -34,6 +36,9 @@ loop_destroyed(ErlNifEnv *env, void *object)
   }
   if (loop->env != NULL) {
     enif_free_env(loop->env);
+  }
+  if (loop->message != NULL) {
+    enif_free_env(loop->message);
   }
   pthread_mutex_destroy(&loop->lock);
 }
@@ -79,13 +84,11 @@ static void
 tell_owner(hosted_loop *loop, ERL_NIF_TERM (*make_answer)(ErlNifEnv *env, const void *arg),
            const void *arg)
 {
-  ErlNifEnv *env = enif_alloc_env();
-  if (env != NULL) {
-    ERL_NIF_TERM ref = enif_make_copy(env, loop->ref);
-    enif_send(NULL, &loop->owner, env,
-              enif_make_tuple3(env, vm_atoms.beamloop, ref, make_answer(env, arg)));
-    enif_free_env(env);
-  }
+  ErlNifEnv *env = loop->message;
+  ERL_NIF_TERM ref = enif_make_copy(env, loop->ref);
+  enif_send(NULL, &loop->owner, env,
+            enif_make_tuple3(env, vm_atoms.beamloop, ref, make_answer(env, arg)));
+  enif_clear_env(env);
 }
 
 static ERL_NIF_TERM
@@ -176,7 +179,9 @@ loop_new(ErlNifEnv *env, ERL_NIF_TERM ref)
   pthread_mutex_init(&loop->lock, NULL);
   enif_self(env, &loop->owner);
   loop->env = enif_alloc_env();
-  if (loop->env == NULL || enif_monitor_process(env, loop, &loop->owner, &loop->monitor) != 0) {
+  loop->message = enif_alloc_env();
+  if (loop->env == NULL || loop->message == NULL ||
+      enif_monitor_process(env, loop, &loop->owner, &loop->monitor) != 0) {
     enif_release_resource(loop);
     return NULL;
   }

@@ -210,7 +210,11 @@ class _Hosted:
         from .loop import new_event_loop
 
         self.loop = new_event_loop()
-        self.inbox = _beamloop_vm.Inbox(self.loop)
+        try:
+            self.inbox = _beamloop_vm.Inbox(self.loop)
+        except BaseException:
+            self.loop.close()
+            raise
         _hosted.add(self)
 
     def run(self):
