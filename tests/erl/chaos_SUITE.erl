@@ -44,6 +44,8 @@ limits(_) -> [].
 %% All counters are at zero, or what they were.
 end_per_testcase(_Case, Config) ->
     {Info, Processes, Descriptors} = proplists:get_value(before, Config),
+    %% The default loop may be another.
+    {ok, none} = py_event_loop:run(chaos_actors, prepare, []),
     Result = try
         wait_until(fun() -> counters() =:= {0, 0, 0, 0, 0} end),
         wait_until(fun() -> settled_info() =:= {ok, Info} end),
