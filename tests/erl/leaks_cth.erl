@@ -17,8 +17,13 @@ init(_Id, _Options) -> {ok, []}.
 post_end_per_suite(Suite, _Config, Return, State) ->
     case left(100) of
         [] -> {grown(Suite, repeats(), Return), State};
-        Left -> {{fail, {left_alive, Left}}, State}
+        Left -> {fail(Suite, {left_alive, Left}), State}
     end.
+
+%% Common Test does not count suites that end badly: scripts/test.sh counts these lines.
+fail(Suite, Why) ->
+    io:format(user, "~n*** FAILED ~s: ~0p~n", [Suite, Why]),
+    {fail, Why}.
 
 repeats() ->
     list_to_integer(os:getenv("BEAMLOOP_REPEATS", "0")).
@@ -60,7 +65,7 @@ grown(Suite, Repeats, Return) ->
     persistent_term:put({?MODULE, Suite}, History),
     case length(History) >= Repeats andalso growing(lists:nthtail(?WARM_UP, History)) of
         Nothing when Nothing =:= false; Nothing =:= [] -> Return;
-        Growing -> {fail, {grew_in_each_repeat, Growing}}
+        Growing -> fail(Suite, {grew_in_each_repeat, Growing})
     end.
 
 measure() ->
