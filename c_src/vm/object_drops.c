@@ -18,7 +18,7 @@ run_drops(pool_job *job, void *worker)
   object_drops_run(worker);
 }
 
-/* The pool stopped: what is queued waits for the first drop after the next start. */
+/* The pool stopped: what is queued waits for the next start. */
 static void
 keep_drops(pool_job *job)
 {
@@ -30,6 +30,20 @@ keep_drops(pool_job *job)
 
 static pool_job drops_job = {run_drops, keep_drops, NULL, NULL, 0};
 
+/* Lock held; it is not afterwards. */
+static void
+submit_and_unlock(void)
+{
+  int submit = list != NULL && !job_under_way;
+  if (submit) {
+    job_under_way = 1;
+  }
+  pthread_mutex_unlock(&lock);
+  if (submit && pool_submit(runtime_pool(), &drops_job, 1) != POOL_OK) {
+    keep_drops(&drops_job);
+  }
+}
+
 void
 object_drop_later(object_drop *drop)
 {
@@ -37,12 +51,14 @@ object_drop_later(object_drop *drop)
   drop->next = list;
   list = drop;
   pending++;
-  int submit = !job_under_way;
-  job_under_way = 1;
-  pthread_mutex_unlock(&lock);
-  if (submit && pool_submit(runtime_pool(), &drops_job, 1) != POOL_OK) {
-    keep_drops(&drops_job);
-  }
+  submit_and_unlock();
+}
+
+void
+object_drops_resume(void)
+{
+  pthread_mutex_lock(&lock);
+  submit_and_unlock();
 }
 
 object_drop *

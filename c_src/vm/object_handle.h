@@ -33,6 +33,9 @@ typedef struct object_drop {
 /* Any thread; no GIL; starts a worker job for what is queued unless one is under way. */
 void object_drop_later(object_drop *drop);
 
+/* Any thread; no GIL.  The pool has started: the same for what was queued while it was stopped. */
+void object_drops_resume(void);
+
 /* Any thread.  The whole list at once, linked by next. */
 object_drop *object_drops_take(void);
 

@@ -1,6 +1,7 @@
 /* The life of the interpreter: a small state machine around the main Python thread. */
 #include "runtime.h"
 
+#include "object_handle.h"
 #include "service.h"
 #include "thread.h"
 
@@ -72,6 +73,7 @@ serve(int *initialised, notice *n)
     return;
   }
   pool_start(rt.workers, &rt.config.limits);
+  object_drops_resume();
   set_phase(RUNTIME_RUNNING);
   notice_send(n, NULL);
   interp_serve();

@@ -7,7 +7,7 @@
 -export([python_is_as_it_was_left/1, twenty_restarts_leave_nothing/1, waiting_callers_are_told/1,
          busy_python_is_ended/1, a_busy_default_loop_is_ended/1,
          python_stuck_in_c_is_abandoned_under_a_deadline/1, tasks_are_cancelled/1,
-         a_stop_of_the_default_loop_by_python_is_no_stop/1]).
+         a_stop_of_the_default_loop_by_python_is_no_stop/1, what_was_dropped_meanwhile_is_freed/1]).
 
 suite() ->
     [{timetrap, {minutes, 1}}].
@@ -16,7 +16,7 @@ all() ->
     [python_is_as_it_was_left, twenty_restarts_leave_nothing, waiting_callers_are_told,
      busy_python_is_ended, a_busy_default_loop_is_ended,
      python_stuck_in_c_is_abandoned_under_a_deadline, tasks_are_cancelled,
-     a_stop_of_the_default_loop_by_python_is_no_stop].
+     a_stop_of_the_default_loop_by_python_is_no_stop, what_was_dropped_meanwhile_is_freed].
 
 init_per_testcase(_Case, Config) ->
     {ok, _} = application:ensure_all_started(beamloop),
@@ -49,6 +49,19 @@ twenty_restarts_leave_nothing(_Config) ->
     {ThreadsAfter, FdsAfter} = {Threads(), Fds()},
     ?assert(ThreadsAfter =< element(1, Before)),
     ?assert(FdsAfter =< element(2, Before)).
+
+%% An object that Erlang lets go of while Python is stopped is freed by the next start.
+what_was_dropped_meanwhile_is_freed(_Config) ->
+    {ok, Object} = py:eval("object()"),
+    put(object, Object),
+    application:stop(beamloop),
+    erase(object),
+    channel_tests:wait_until(fun() ->
+        garbage_collect(),
+        maps:get(pending_decrefs, py:info()) =:= 1
+    end),
+    ok = application:start(beamloop),
+    channel_tests:wait_until(fun() -> maps:get(pending_decrefs, py:info()) =:= 0 end).
 
 waiting_callers_are_told(_Config) ->
     application:stop(beamloop),
