@@ -1,3 +1,6 @@
+/* The queue; see queue.h.
+ *
+ * tests/models/handoff.pml is its model, which spin searches; an invariant named here is asserted there. */
 #include "queue_internal.h"
 
 #include <stddef.h>
@@ -229,7 +232,8 @@ unlink_waiter(queue *q, queue_waiter *w)
   q->waiters[w->kind]--;
 }
 
-/* Lock held.  Hands m to the first waiter that can be woken: 1, or 0 when there is none. */
+/* Lock held.  Hands m to the first waiter that can be woken: 1, or 0 when there is none.  It is nobody
+ * else's then (invariant QUEUE_ONCE). */
 static int
 hand(queue *q, const message *m, queue_laters *laters)
 {
@@ -317,7 +321,7 @@ queue_settle(queue *q, queue_laters *laters)
 }
 
 /* Any lock held.  A message has been claimed: the attention that is paid to that.  Who begins to care sets
- * it first and looks at what has gone out then: one of both sees the other. */
+ * it first and looks at what has gone out then: one of both sees the other (invariant QUEUE_NOBODY_LEFT). */
 static int
 account_claim(queue *q, const message *m)
 {
@@ -437,7 +441,8 @@ take_any(queue *q, message *out, queue_laters *laters)
     return QUEUE_OK;
   }
   queue_look(q);
-  /* What others were handed may be given back: closed is what has no message at all any more. */
+  /* What others were handed may be given back: closed is what has no message at all any more
+   * (invariant QUEUE_CLOSED_LAST). */
   return q->closed && queue_messages(q) == 0 ? QUEUE_CLOSED : QUEUE_EMPTY;
 }
 
@@ -460,7 +465,8 @@ take_next(queue *q, message *out)
   return taken;
 }
 
-/* Takes, or puts w (or NULL) among the waiters. */
+/* Takes, or puts w (or NULL) among the waiters: nobody comes between the look and that
+ * (invariant QUEUE_NO_WAIT_BESIDE). */
 static int
 take_or_wait(queue *q, queue_waiter *w, message *out)
 {
@@ -509,7 +515,8 @@ queue_hand_some(queue *q, message *out, size_t max)
   return count;
 }
 
-/* Both locks held.  To the next waiter, or to the head of the queue. */
+/* Both locks held.  To the next waiter, or to the head of the queue, where its sequence says: it is kept
+ * (invariant QUEUE_KEPT) and in order (invariant QUEUE_ORDER). */
 static void
 give_back(queue *q, const message *m, queue_laters *laters)
 {

@@ -1,3 +1,6 @@
+/* Waiting for several queues at once; see queue_select.h.
+ *
+ * tests/models/select.pml is its model, which spin searches; an invariant named here is asserted there. */
 #include "queue_select.h"
 
 #include <stdlib.h>
@@ -5,7 +8,8 @@
 #define SELECT_CLOSED (SIZE_MAX - 1)
 #define SELECT_STOPPED SIZE_MAX
 
-/* Lock of the arm's queue held. */
+/* Lock of the arm's queue held.  The first arm to change the word wins, and the owner is woken once; closed
+ * wins when no arm is open any more (invariant SELECT_NOBODY_LEFT, invariant SELECT_CLOSED_LAST). */
 static int
 wake_arm(queue_waiter *base, enum queue_wake_reason reason, queue_laters *laters)
 {
@@ -105,7 +109,8 @@ queue_select_claim(queue_select *s, message *out, size_t *arm)
 void
 queue_select_cancel(queue_select *s)
 {
-  /* No queue hands it anything any more; who has won gets its message back. */
+  /* No queue hands it anything any more; who has won gets its message back
+   * (invariant SELECT_ONE, invariant SELECT_KEPT, invariant SELECT_ONCE). */
   size_t waits = 0;
   atomic_compare_exchange_strong(&s->won, &waits, SELECT_STOPPED);
   for (size_t i = 0; i < s->count; i++) {

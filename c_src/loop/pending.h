@@ -44,12 +44,6 @@ int pending_post(loop_core *core, uint64_t id, int kind);
 int pending_reserve(loop_core *core);
 void pending_unreserve(loop_core *core);
 
-/* Loop's thread, not while it goes through what it has taken; takes the pending lock.  From now on, until
- * pending_unreserve, there is room for one more source event, which no other event takes: a source that
- * has no more than one under way can always post.  0, or -1 when memory is short. */
-int pending_reserve(loop_core *core);
-void pending_unreserve(loop_core *core);
-
 /* Any thread; takes the pending lock when the loop sleeps.  Ends its sleep, if it sleeps. */
 void pending_wake(loop_core *core);
 
