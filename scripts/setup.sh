@@ -89,7 +89,7 @@ find_missing() {
 find_missing_erlang() {
   local erl root application
   if ! erl=$(command -v erl) || ! command -v erlc >/dev/null; then
-    missing+=(erlang-base erlang-dev)
+    missing+=(erlang-base erlang-dev erlang-proper)
     root=/nonexistent
   else
     root=$(dirname "$(dirname "$(readlink -f "$erl")")")

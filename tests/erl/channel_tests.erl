@@ -1,9 +1,14 @@
 %% What the suites of channels share.
 -module(channel_tests).
 
--export([left/0, result/1, wait_until/1]).
+-export([exception/1, left/0, result/1, wait_until/1]).
 
 -include_lib("stdlib/include/assert.hrl").
+
+%% The name of a Python exception as text: it is an atom where that atom is there already.  A test that writes the
+%% atom down makes it, for all suites that come after it.
+exception(Name) when is_atom(Name) -> atom_to_binary(Name);
+exception(Name) -> Name.
 
 %% For end_per_testcase: nothing that a test made may be left.
 left() ->

@@ -412,7 +412,7 @@ call_through(N, Ch, Table, {Ok, Told}) ->
     end.
 
 is_cancelled({error, {Name, _, _}}) ->
-    lists:member(Name, ['CancelledError', <<"CancelledError">>, 'CallCancelled', <<"CallCancelled">>]);
+    lists:member(channel_tests:exception(Name), [<<"CancelledError">>, <<"CallCancelled">>]);
 is_cancelled(_) ->
     false.
 

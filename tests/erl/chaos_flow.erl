@@ -152,8 +152,11 @@ await(Task) ->
 ended({ok, none}) -> ok;
 ended({error, timeout}) -> ok;
 ended({error, not_running}) -> ok;
-ended({error, {<<"CancelledError">>, _, _}}) -> ok;
-ended({error, {'CancelledError', _, _}}) -> ok;
+ended({error, {Name, _, _}} = Other) ->
+    case channel_tests:exception(Name) of
+        <<"CancelledError">> -> ok;
+        _ -> exit(Other)
+    end;
 ended(Other) -> exit(Other).
 
 note(#flow{table = Table}, What) ->

@@ -231,6 +231,8 @@ class Walk:
         self.operation.clean()
 
     def _kept(self):
+        # What a finalizer brought back to life for a moment goes with the second.
+        gc.collect()
         gc.collect()
         return library().shortage_held(), sys.getallocatedblocks()
 
