@@ -29,7 +29,8 @@ ERL_NIF_TERM nif_channel_send(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[
 ERL_NIF_TERM nif_channel_send_binary(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
 /* nif_channel_send_iovec/3,4 (Channel, Iovec, Handles[, Ref]): as above, never declined.  Iovec is
- * what term_to_iovec gave; Handles is a list of handles, and of bundles of them, that keeps those in the term.  O(length of both). */
+ * what term_to_iovec gave; Handles is a list of handles, and of bundles of them, that keeps those in the
+ * term.  O(length of both). */
 ERL_NIF_TERM nif_channel_send_iovec(ErlNifEnv *env, int argc, const ERL_NIF_TERM argv[]);
 
 /* nif_channel_send_many/3 (Channel, Terms, node()): {Result, Sent, Rest}: the first Sent terms were sent, Rest

@@ -24,7 +24,8 @@ queue_may_wake(const queue_laters *laters)
  * woken, or has that done. */
 void queue_finish(queue *q, queue_laters *laters);
 
-/* Lock held.  Wakes senders and receivers as the queue's state allows, while queue_may_wake.  After each claim while there is attention. */
+/* Lock held.  Wakes senders and receivers as the queue's state allows, while queue_may_wake.  After
+ * each claim while there is attention. */
 void queue_settle(queue *q, queue_laters *laters);
 
 /* Lock held.  QUEUE_OK when a message of that size may come in now; QUEUE_CLOSED, QUEUE_TOO_LARGE,

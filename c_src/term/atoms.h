@@ -1,4 +1,5 @@
-/* Which atoms exist in the VM, and how many more Python may make, for the side that cannot ask it (plain C over erl_nif, nif_terms.c). */
+/* Which atoms exist in the VM, and how many more Python may make, for the side that cannot ask
+ * it (plain C over erl_nif, nif_terms.c). */
 #ifndef BEAMLOOP_ATOMS_H
 #define BEAMLOOP_ATOMS_H
 

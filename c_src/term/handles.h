@@ -23,9 +23,9 @@ int handles_add(void *resource, enum handle_kind kind);
 /* Drops the resource from the registry.  From its destructor: lock only, no terms. */
 void handles_remove(void *resource);
 
-/* Threads of ours, not schedulers.  The live resource that this encoded reference (tag byte included, no version byte) names, kept
- * (handle_release it), and its kind; NULL when it is no live handle of ours, or when memory was short for
- * the answer. */
+/* Threads of ours, not schedulers.  The live resource that this encoded reference (tag byte included,
+ * no version byte) names, kept (handle_release it), and its kind; NULL when it is no live handle of ours,
+ * or when memory was short for the answer. */
 void *handles_find(const uint8_t *ext, size_t size, enum handle_kind *kind, int *short_of_memory);
 
 /* What a resource's reference is known by, whatever the node is called; never used again. */

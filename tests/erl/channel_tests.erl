@@ -1,4 +1,4 @@
-%% What the suites of channels share.
+%% What the suites share.
 -module(channel_tests).
 
 -export([exception/1, left/0, result/1, wait_until/1]).
@@ -33,7 +33,7 @@ wait_until(Condition) ->
     wait_until(Condition, 500).
 
 wait_until(Condition, 0) ->
-    ?assert(Condition());
+    ?assert(Condition(), py:info());
 wait_until(Condition, Left) ->
     case Condition() of
         true -> ok;

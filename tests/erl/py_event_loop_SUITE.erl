@@ -58,7 +58,7 @@ end_per_suite(_Config) ->
 
 %% No test leaves a call or a loop behind, nor anything in the mailbox.
 end_per_testcase(_Case, _Config) ->
-    until(fun() ->
+    channel_tests:wait_until(fun() ->
         erlang:garbage_collect(),
         #{calls := Calls, loops := Loops} = py:info(),
         {Calls, Loops} =:= {0, 0}
@@ -75,12 +75,12 @@ coroutines_run_and_answer(_Config) ->
 
 what_a_coroutine_raises_is_an_error(_Config) ->
     {error, {Name, Message, Traceback}} = ?RUN(fail, []),
-    ?assertEqual({<<"ValueError">>, <<"no">>}, {text(Name), Message}),
+    ?assertEqual({<<"ValueError">>, <<"no">>}, {channel_tests:exception(Name), Message}),
     ?assertEqual(<<"ValueError: no">>, lists:last(Traceback)).
 
 what_is_no_coroutine_is_an_error(_Config) ->
     {error, {Name, _, _}} = ?RUN(plain, []),
-    ?assertEqual(<<"TypeError">>, text(Name)).
+    ?assertEqual(<<"TypeError">>, channel_tests:exception(Name)).
 
 %% Each waits 0.2 s; one after the other would take minutes.
 thousands_wait_at_the_same_time(_Config) ->
@@ -96,13 +96,13 @@ thousands_wait_at_the_same_time(_Config) ->
 
 a_timeout_cancels_the_task(_Config) ->
     ?assertEqual({error, timeout}, ?RUN(wait, [timed], #{timeout => 50})),
-    until(fun() -> logged(timed) =:= {true, true} end).
+    channel_tests:wait_until(fun() -> logged(timed) =:= {true, true} end).
 
 a_dead_caller_cancels_the_task(_Config) ->
     Pid = spawn(fun() -> ?RUN(wait, [orphan]) end),
-    until(fun() -> logged(orphan) =:= {true, false} end),
+    channel_tests:wait_until(fun() -> logged(orphan) =:= {true, false} end),
     exit(Pid, kill),
-    until(fun() -> logged(orphan) =:= {true, true} end).
+    channel_tests:wait_until(fun() -> logged(orphan) =:= {true, true} end).
 
 tasks_are_awaited_once(_Config) ->
     {ok, Task} = py_event_loop:create_task('__main__', add, [1]),
@@ -117,11 +117,11 @@ an_await_may_be_tried_again(_Config) ->
 
 cancelled_tasks_leave_nothing(_Config) ->
     {ok, Task} = py_event_loop:create_task('__main__', wait, [given_up]),
-    until(fun() -> logged(given_up) =:= {true, false} end),
+    channel_tests:wait_until(fun() -> logged(given_up) =:= {true, false} end),
     ?assertEqual(ok, py_event_loop:cancel(Task)),
     ?assertEqual(ok, py_event_loop:cancel(Task)),
     ?assertEqual({error, already_awaited}, py_event_loop:await(Task)),
-    until(fun() -> logged(given_up) =:= {true, true} end),
+    channel_tests:wait_until(fun() -> logged(given_up) =:= {true, true} end),
     %% Cancelled at the moment that it ends, or after.
     [begin
          {ok, Quick} = py_event_loop:create_task('__main__', add, [N]),
@@ -143,7 +143,7 @@ spawned_tasks_outlive_their_process(_Config) ->
         ok = py_event_loop:spawn_task('__main__', note, [0.1, outlived])
     end),
     receive {'DOWN', Monitor, process, Pid, normal} -> ok end,
-    until(fun() -> py:eval("'outlived' in log") =:= {ok, true} end).
+    channel_tests:wait_until(fun() -> py:eval("'outlived' in log") =:= {ok, true} end).
 
 further_loops_have_threads_of_their_own(_Config) ->
     Loops = [element(2, py_event_loop:start_link()) || _ <- lists:seq(1, 3)],
@@ -163,11 +163,11 @@ a_loop_stops_with_its_process(_Config) ->
     process_flag(trap_exit, true),
     {ok, Loop} = py_event_loop:start_link(),
     ok = py_event_loop:spawn_task('__main__', wait, [on_a_loop], #{loop => Loop}),
-    until(fun() -> logged(on_a_loop) =:= {true, false} end),
+    channel_tests:wait_until(fun() -> logged(on_a_loop) =:= {true, false} end),
     exit(Loop, kill),
     receive {'EXIT', Loop, killed} -> ok end,
     process_flag(trap_exit, false),
-    until(fun() -> maps:get(loops, py:info()) =:= 0 end),
+    channel_tests:wait_until(fun() -> maps:get(loops, py:info()) =:= 0 end),
     ?assertEqual({true, true}, logged(on_a_loop)).
 
 a_stopped_loop_refuses_calls(_Config) ->
@@ -175,18 +175,18 @@ a_stopped_loop_refuses_calls(_Config) ->
     {Pid, Monitor} = spawn_monitor(fun() ->
         exit(?RUN(wait, [stopped], #{loop => Loop}))
     end),
-    until(fun() -> logged(stopped) =:= {true, false} end),
+    channel_tests:wait_until(fun() -> logged(stopped) =:= {true, false} end),
     ok = py_event_loop:stop(Loop),
     receive
         {'DOWN', Monitor, process, Pid, {error, {Name, _, _}}} ->
-            ?assertEqual(<<"CancelledError">>, text(Name))
+            ?assertEqual(<<"CancelledError">>, channel_tests:exception(Name))
     end,
     ?assertEqual({error, not_running}, ?RUN(add, [1], #{loop => Loop})).
 
 info_tells_what_a_loop_has_before_it(_Config) ->
     {ok, Loop} = py_event_loop:start_link(),
     [ok = py_event_loop:spawn_task('__main__', wait, [counted], #{loop => Loop}) || _ <- [1, 2, 3]],
-    until(fun() -> logged(counted) =:= {true, false} end),
+    channel_tests:wait_until(fun() -> logged(counted) =:= {true, false} end),
     {ok, Info} = py_event_loop:info(Loop),
     ?assertMatch(#{tasks := 3, timers := 3, ready := Ready} when Ready >= 0, Info),
     #{callbacks := Callbacks, iterations := Iterations, pending := _, watched := _, sources := _,
@@ -216,17 +216,3 @@ wrong_types_are_badarg(_Config) ->
 logged(Name) ->
     {ok, Seen} = py:eval("[(w, name) in log for w in ('waits', 'cancelled')]", #{name => Name}),
     list_to_tuple(Seen).
-
-text(Name) when is_atom(Name) -> atom_to_binary(Name);
-text(Name) -> Name.
-
-until(Condition) ->
-    until(Condition, 500).
-
-until(Condition, 0) ->
-    ct:fail({never, Condition, py:info()});
-until(Condition, N) ->
-    case Condition() of
-        true -> ok;
-        false -> timer:sleep(10), until(Condition, N - 1)
-    end.

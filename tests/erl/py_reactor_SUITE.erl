@@ -103,7 +103,7 @@ init_per_testcase(_Case, Config) ->
 
 %% No test leaves a call, a loop, a descriptor of Python's, nor anything in the mailbox.
 end_per_testcase(_Case, _Config) ->
-    until(fun() ->
+    channel_tests:wait_until(fun() ->
         [garbage_collect(Pid) || Pid <- processes()],
         #{calls := Calls, loops := Loops, descriptors := Waiting, objects := Objects} = py:info(),
         {Calls, Loops, Waiting, Objects} =:= {0, 0, 0, 0}
@@ -181,7 +181,7 @@ protocols_are_given_the_info(Config) ->
     Info = #{peer => <<"text">>, pid => self(), list => [1, 2.5, {ok, <<"x">>}]},
     ok = py_reactor:handoff(Reactor, Server, Info),
     ok = gen_tcp:close(Client),
-    until(fun() -> length(logged()) =:= 2 end),
+    channel_tests:wait_until(fun() -> length(logged()) =:= 2 end),
     ?assertEqual({ok, Info}, py:eval("log[0][1]", #{}, #{binaries => str})),
     ok = stop(Reactor).
 
@@ -340,7 +340,7 @@ failing_factories_are_told(Config) ->
          Reactor = start(#{protocol => {'__main__', Factory}}),
          {error, {protocol, {Name, Message, [_ | _]}}} =
              py_reactor:handoff(Reactor, Server, none),
-         ?assertEqual({Factory, Expected}, {Factory, text(Name)}),
+         ?assertEqual({Factory, Expected}, {Factory, channel_tests:exception(Name)}),
          ?assertNotEqual(nomatch, string:find(Message, Says)),
          ok = stop(Reactor)
      end || {Factory, Expected, Says} <- [{failing, <<"FileNotFoundError">>, "no file"},
@@ -369,7 +369,7 @@ there_are_no_more_connections_than_allowed(Config) ->
     ok = py_reactor:handoff(Reactor, Server1, none),
     ?assertEqual({error, max_connections}, py_reactor:handoff(Reactor, Server2, none)),
     ok = gen_tcp:close(Client1),
-    until(fun() -> py_reactor:handoff(Reactor, Server2, none) =:= ok end),
+    channel_tests:wait_until(fun() -> py_reactor:handoff(Reactor, Server2, none) =:= ok end),
     ?assertEqual(<<"hello">>, ask(Client2, <<"hello">>)),
     ok = gen_tcp:close(Client2),
     ok = stop(Reactor).
@@ -384,7 +384,7 @@ info_counts(Config) ->
                         write_limit => 2000, stopping => false}},
                  py_reactor:info(Reactor)),
     ok = gen_tcp:close(Client),
-    until(fun() ->
+    channel_tests:wait_until(fun() ->
         {ok, #{connections := Left, closed := Closed}} = py_reactor:info(Reactor),
         {Left, Closed} =:= {0, 1}
     end),
@@ -446,12 +446,12 @@ a_supervisor_starts_it_anew(Config) ->
         {ok, _} = supervisor:start_link({local, reactor_sup}, ?MODULE, Child),
         receive stop -> exit(shutdown) end
     end),
-    until(fun() -> whereis(supervised) =/= undefined end),
+    channel_tests:wait_until(fun() -> whereis(supervised) =/= undefined end),
     First = whereis(supervised),
     exit(First, kill),
-    until(fun() -> not lists:member(whereis(supervised), [undefined, First]) end),
+    channel_tests:wait_until(fun() -> not lists:member(whereis(supervised), [undefined, First]) end),
     {Client, Server} = connection(Config),
-    until(fun() -> py_reactor:info(supervised) =/= {error, not_running} end),
+    channel_tests:wait_until(fun() -> py_reactor:info(supervised) =/= {error, not_running} end),
     ok = py_reactor:handoff(supervised, Server, none),
     ?assertEqual(<<"hello">>, ask(Client, <<"hello">>)),
     Supervisor ! stop,
@@ -493,7 +493,7 @@ a_killed_caller_leaves_no_descriptor(Config) ->
          exit(Caller, kill),
          ok = gen_tcp:close(Client)
      end || N <- lists:seq(1, 60)],
-    until(fun() ->
+    channel_tests:wait_until(fun() ->
         {ok, #{connections := Left}} = py_reactor:info(Reactor),
         Left =:= 0 andalso descriptors() =< Before
     end),
@@ -513,7 +513,7 @@ a_thousand_connections_echo(Config) ->
      end || Round <- lists:seq(1, 3)],
     ?assertMatch({ok, #{connections := 1000}}, py_reactor:info(Reactor)),
     [ok = gen_tcp:close(Client) || Client <- Clients],
-    until(fun() -> {ok, #{connections := Left}} = py_reactor:info(Reactor), Left =:= 0 end),
+    channel_tests:wait_until(fun() -> {ok, #{connections := Left}} = py_reactor:info(Reactor), Left =:= 0 end),
     ok = stop(Reactor).
 
 descriptors_do_not_leak(Config) ->
@@ -531,7 +531,7 @@ descriptors_do_not_leak(Config) ->
     Turn(),
     Before = descriptors(),
     [Turn() || _ <- lists:seq(1, 50)],
-    until(fun() -> descriptors() =< Before end).
+    channel_tests:wait_until(fun() -> descriptors() =< Before end).
 
 wrong_types_are_badarg(_Config) ->
     [?assertError(badarg, F())
@@ -593,17 +593,3 @@ descriptors() ->
     erlang:garbage_collect(),
     {ok, Count} = py:call('__main__', descriptors, []),
     Count.
-
-text(Name) when is_atom(Name) -> atom_to_binary(Name);
-text(Name) -> Name.
-
-until(Condition) ->
-    until(Condition, 500).
-
-until(Condition, 0) ->
-    ct:fail({never, Condition, py:info()});
-until(Condition, N) ->
-    case Condition() of
-        true -> ok;
-        false -> timer:sleep(10), until(Condition, N - 1)
-    end.

@@ -73,7 +73,7 @@ init_per_testcase(_Case, Config) ->
 
 end_per_testcase(_Case, _Config) ->
     ok = py:exec("go.set()"),
-    until(fun() ->
+    channel_tests:wait_until(fun() ->
         [garbage_collect(Pid) || Pid <- processes()],
         #{calls := Calls, loops := Loops, descriptors := Waiting, objects := Objects} = py:info(),
         {Calls, Loops, Waiting, Objects} =:= {0, 0, 0, 0}
@@ -134,7 +134,7 @@ a_caller_killed_in_between_leaves_no_connection(_Config) ->
          end,
          ok = gen_tcp:close(Client)
      end || N <- lists:seq(1, 100)],
-    until(fun() ->
+    channel_tests:wait_until(fun() ->
         {ok, #{connections := Left}} = py_reactor:info(Reactor),
         Left =:= 0 andalso descriptors() =< Before
     end),
@@ -184,7 +184,7 @@ while_blocked(Reactor) ->
      end || {Client, Server} <- Sockets],
     ok = py_reactor:handoff(Reactor, Theirs, none),
     ok = py:exec(["os.close(", integer_to_list(Ours), ")"]),
-    until(fun() ->
+    channel_tests:wait_until(fun() ->
         {ok, #{connections := Connections, accepted := Accepted}} = py_reactor:info(Reactor),
         {Connections, Accepted} =:= {0, 4}
     end).
@@ -211,7 +211,7 @@ who_has_it_is_certain_whenever_the_time_ends(_Config) ->
          Answer
      end || N <- lists:seq(1, 150), Kind <- [port, inet]],
     ?assertEqual([ok, {error, timeout}], lists:usort(Outcomes)),
-    until(fun() -> descriptors() =< Before end),
+    channel_tests:wait_until(fun() -> descriptors() =< Before end),
     ok = stop(Reactor).
 
 wrong_timeouts_are_badarg(_Config) ->
@@ -345,14 +345,3 @@ all_of(Socket) ->
 descriptors() ->
     {ok, Count} = py:call('__main__', descriptors, []),
     Count.
-
-until(Condition) ->
-    until(Condition, 500).
-
-until(Condition, 0) ->
-    ct:fail({never, Condition, py:info()});
-until(Condition, N) ->
-    case Condition() of
-        true -> ok;
-        false -> timer:sleep(10), until(Condition, N - 1)
-    end.
